@@ -1,0 +1,398 @@
+"""The reference pages, written from the code itself, so that they cannot say anything else than the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, distribution
+from pathlib import Path
+from typing import Any, get_args
+
+PACKAGE = 'aiida-perovmlip'
+TITLES = {
+    'aiida.data': 'Data',
+    'aiida.calculations': 'Calculations',
+    'aiida.parsers': 'Parsers',
+    'aiida_perovmlip.architectures': 'Architectures',
+    'aiida_perovmlip.labellers': 'Labellers',
+    'aiida_perovmlip.tasks': 'Tasks',
+    'console_scripts': 'Commands',
+}
+OURS = 200
+"""The first exit code of ours; those below are AiiDA's own."""
+
+
+def write(folder: Path) -> list[Path]:
+    """Write all pages; one that is as it should be is left alone, so that Sphinx need not read it again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = dict(all_pages())
+    for path in folder.glob('*.md'):
+        if path.stem not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        path = folder / f'{name}.md'
+        if not path.exists() or path.read_text(encoding='utf-8') != text:
+            path.write_text(text, encoding='utf-8')
+    return [folder / f'{name}.md' for name in pages]
+
+
+def all_pages() -> Iterator[tuple[str, str]]:
+    """Yield name and text of each page."""
+    for point in entry_points('aiida.calculations'):
+        yield f'calculation-{_slug(point.name)}', calculation_page(point)
+    yield 'exit-codes', exit_code_page()
+    yield 'nodes', node_page()
+    yield 'columns', column_page()
+    yield 'architectures', plugin_page('architectures', 'Architectures')
+    yield 'labellers', plugin_page('labellers', 'Labellers')
+    yield 'recipes', recipe_page()
+    yield 'command-line', command_line_page()
+    yield 'entry-points', entry_point_page()
+    yield 'environments', environment_page()
+
+
+# ---------------------------------------------------------------------- calculations
+
+
+def calculation_page(point: EntryPoint) -> str:
+    """Return the page of one calculation: inputs, options of the job, outputs and exit codes."""
+    process = point.load()
+    spec = process.spec()
+    own = {name: port for name, port in flat_ports(spec.inputs) if not name.startswith('metadata')}
+    options = {name: port for name, port in flat_ports(spec.inputs) if name.startswith('metadata.options.')}
+    others = {
+        name: port for name, port in flat_ports(spec.inputs) if name.startswith('metadata.') and name not in options
+    }
+    return page(
+        f'`{point.name}`',
+        f'`{point.value.replace(":", ".")}`',
+        markdown(process.__doc__),
+        '## Inputs',
+        port_table(own),
+        '## Options of the job',
+        'Those of `metadata.options`; the most useful ones are `resources`, `max_wallclock_seconds`, `queue_name`, '
+        '`account` and `device`.',
+        dropdown('All options', port_table(options)),
+        dropdown('Other metadata', port_table(others)),
+        '## Outputs',
+        table(('Output', 'Type', 'Always there', 'Meaning'), map(_output_row, spec.outputs.items())),
+        '## Exit codes',
+        'What to do about each is said in [Mend what is broken](../../how-to/mend.md).',
+        exit_code_table(spec.exit_codes.values(), spec),
+    )
+
+
+def flat_ports(namespace: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield the full name of each port and the port, also of those in namespaces within."""
+    from plumpy.ports import PortNamespace
+
+    for name, port in namespace.items():
+        if isinstance(port, PortNamespace) and len(port):
+            yield from flat_ports(port, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', port
+
+
+def port_table(ports: Mapping[str, Any]) -> str:
+    """Return input ports as a table."""
+    rows = (
+        (f'`{name}`', type_of(port), 'yes' if is_asked_for(port) else 'no', default_of(port), _sentence(port.help))
+        for name, port in ports.items()
+    )
+    return table(('Input', 'Type', 'Required', 'Default', 'Meaning'), rows)
+
+
+def is_asked_for(port: Any) -> bool:
+    """Whether the user has to give it: required, and without a default."""
+    return bool(port.required) and not _has_default(port)
+
+
+def type_of(port: Any) -> str:
+    """Return the types that a port takes."""
+    types = port.valid_type if isinstance(port.valid_type, tuple) else (port.valid_type,)
+    return ' or '.join(f'`{kind.__name__}`' for kind in types if kind not in (None, type(None))) or 'any'
+
+
+def default_of(port: Any) -> str:
+    """Return the default of a port as plain Python."""
+    if not _has_default(port):
+        return ''
+    value = port.default() if callable(port.default) else port.default
+    for method in ('get_dict', 'get_list'):
+        if hasattr(value, method):
+            value = getattr(value, method)()
+    value = getattr(value, 'value', value)
+    return '' if value is None else f'`{value!r}`'
+
+
+def _has_default(port: Any) -> bool:
+    return hasattr(port, 'has_default') and port.has_default()
+
+
+def _output_row(item: tuple[str, Any]) -> tuple[str, ...]:
+    name, port = item
+    return f'`{name}`', type_of(port), 'yes' if port.required else 'no', _sentence(port.help)
+
+
+# ---------------------------------------------------------------------- exit codes
+
+
+def exit_code_page() -> str:
+    """Return the page of all exit codes, and of the status that makes a job end with each."""
+    from aiida_perovmlip.compute.contract import Status
+
+    specs = [point.load().spec() for point in entry_points('aiida.calculations')]
+    known = {code.status: (label, code) for spec in specs for label, code in spec.exit_codes.items()}
+    rows = ((f'`{status.value}`', _status_code(status, known)) for status in Status)
+    return page(
+        'Exit codes',
+        'All calculations of this package share these. 2xx: the inputs; 3xx: files or packages are missing or cannot be '
+        'read; 4xx: the run stopped and can be repaired; 5xx: the science did not work out. What to do about each is '
+        'said in [Mend what is broken](../../how-to/mend.md).',
+        '## Ours',
+        _codes_table(known, lambda status: status >= OURS),
+        '## Those of AiiDA',
+        _codes_table(known, lambda status: status < OURS),
+        '## From the answer of a job to its exit code',
+        'A job writes `response.json` however it ends. Its `status` decides the exit code.',
+        table(('Status', 'Exit code'), rows),
+    )
+
+
+def exit_code_table(codes: Iterable[Any], spec: Any) -> str:
+    """Return the exit codes of one calculation as two tables, that of AiiDA's own folded away."""
+    known = {code.status: (label, code) for label, code in spec.exit_codes.items()}
+    ours = _codes_table(known, lambda status: status >= OURS)
+    return f'{ours}\n\n{dropdown("Those of AiiDA", _codes_table(known, lambda status: status < OURS))}'
+
+
+def _codes_table(known: Mapping[int, tuple[str, Any]], wanted: Any) -> str:
+    rows = (
+        (str(status), f'`{label}`', _sentence(code.message), 'no' if code.invalidates_cache else 'yes')
+        for status, (label, code) in sorted(known.items())
+        if wanted(status)
+    )
+    return table(('Status', 'Label', 'Message', 'Reused from the cache'), rows)
+
+
+def _status_code(status: Any, known: Mapping[int, tuple[str, Any]]) -> str:
+    if status.value == 'ok':
+        return '0, unless a product cannot be read (312) or a prediction is not finite (530)'
+    return next(str(number) for number, (label, _) in known.items() if label == f'ERROR_{status.name}')
+
+
+# ---------------------------------------------------------------------- nodes
+
+
+def node_page() -> str:
+    """Return the page of the data nodes: what can be asked in queries, and the methods."""
+    return page('Nodes', *(part for point in entry_points('aiida.data') for part in _node_parts(point)))
+
+
+def _node_parts(point: EntryPoint) -> Iterator[str]:
+    kind = point.load()
+    yield f'## `{point.name}`'
+    yield f'`{point.value.replace(":", ".")}`'
+    yield markdown(kind.__doc__)
+    yield '### Attributes'
+    yield 'Each can be used in the filters and projections of a query, as `attributes.NAME` or by `fields.NAME`.'
+    fields = kind.AttributesModel.model_fields
+    own = kind.AttributesModel.__annotations__
+    yield table(('Attribute', 'Meaning'), ((f'`{name}`', _sentence(fields[name].description)) for name in own))
+    yield '### Properties and methods'
+    for name, member in vars(kind).items():
+        if not name.startswith('_') and (text := describe_member(name, member)):
+            yield text
+
+
+def describe_member(name: str, member: Any) -> str:
+    """Return a property or method as an entry of a definition list; nothing for what is neither."""
+    function = getattr(member, '__func__', None) or getattr(member, 'fget', None) or getattr(member, 'func', None)
+    function = function or member
+    if not inspect.isfunction(function) or not function.__doc__:
+        return ''
+    is_method = not isinstance(member, property) and not hasattr(member, 'attrname')
+    call = f'{name}{_signature(function)}' if is_method else name
+    return f'`{call}`\n: {textwrap.indent(markdown(function.__doc__), "  ").strip()}'
+
+
+def _signature(function: Any) -> str:
+    """Return the signature as one writes a call: without `self` and `cls`, and without what is returned."""
+    signature = inspect.signature(function)
+    parameters = [value for name, value in signature.parameters.items() if name not in ('self', 'cls')]
+    return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)).replace("'", '')
+
+
+def column_page() -> str:
+    """Return the page of the columns of a shard, which the module itself describes."""
+    from aiida_perovmlip.compute import shard
+
+    text = inspect.cleandoc(shard.__doc__ or '').replace('`', '``')
+    return page('Columns of a shard', f'```{{eval-rst}}\n{text}\n```')
+
+
+# ---------------------------------------------------------------------- plug-ins
+
+
+def plugin_page(group: str, title: str) -> str:
+    """Return the page of all plug-ins of a group with their settings."""
+    parts = []
+    for point in entry_points(f'aiida_perovmlip.{group}'):
+        kind = point.load()
+        parts += [f'## `{point.name}`', markdown(kind.__doc__), f'`{point.value.replace(":", ".")}`']
+        wants = ', '.join(f'`{requirement}`' for requirement in kind.requirements)
+        parts.append(f'Needs in its environment: {wants or "nothing but numpy and ase"}.')
+        parts.append(settings_table(kind.Settings))
+        if len(getattr(kind, 'protocols', {})) > 1:
+            parts += ['Protocols, which are sets of these settings by name (`protocols`):', _protocols(kind)]
+    return page(title, *parts)
+
+
+def settings_table(kind: type[Any]) -> str:
+    """Return the settings of a plug-in as a table."""
+    from aiida_perovmlip.compute.settings import describe_settings
+
+    rows = (
+        (f'`{row["name"]}`', f'`{row["type"]}`', f'`{row["default"]!r}`', _limits(row), _sentence(row['help']))
+        for row in describe_settings(kind)
+    )
+    return table(('Setting', 'Type', 'Default', 'Allowed', 'Meaning'), rows)
+
+
+def _limits(row: Mapping[str, Any]) -> str:
+    unit = f' {row["unit"]}' if row['unit'] else ''
+    if row['choices']:
+        return ' or '.join(f'`{choice!r}`' for choice in row['choices'])
+    parts = [f'at least {row["minimum"]:g}{unit}'] if row['minimum'] is not None else []
+    parts += [f'at most {row["maximum"]:g}{unit}'] if row['maximum'] is not None else []
+    return ', '.join(parts) or unit.strip()
+
+
+def _protocols(kind: Any) -> str:
+    rows = (
+        (f'`{name}`', ', '.join(f'`{key}` = `{value!r}`' for key, value in settings.items()) or 'the defaults')
+        for name, settings in kind.protocols.items()
+    )
+    return table(('Protocol', 'Settings'), rows)
+
+
+def recipe_page() -> str:
+    """Return the page of recipes, from which frames are built."""
+    from aiida_perovmlip.structures.perovskite import LATTICE_CONSTANTS, Glazer
+    from aiida_perovmlip.structures.recipes import Family, read_recipe
+
+    family = read_recipe({'families': [{'formula': 'CsPbI3', 'count': 1}]})[0]
+    meanings = re.findall(r':param (\w+): (.+)', Family.__doc__ or '')
+    rows = ((f'`{name}`', _recipe_default(name, getattr(family, name)), _sentence(text)) for name, text in meanings)
+    return page(
+        'Recipes',
+        'A recipe is a dictionary with one key, `families`: a list of families. Each family is a dictionary with these '
+        'keys.',
+        table(('Key', 'Default', 'Meaning'), rows),
+        f'Tilt systems that are known: {", ".join(f"`{name}`" for name in get_args(Glazer))}.',
+        '## Lattice constants',
+        'Typical experimental constants of the cubic phase; a start, not a reference.',
+        table(('Formula', 'Å'), ((f'`{name}`', f'{value:.2f}') for name, value in sorted(LATTICE_CONSTANTS.items()))),
+    )
+
+
+def _recipe_default(name: str, value: Any) -> str:
+    special = {'formula': 'required', 'count': 'required', 'group': 'the formula', 'lattice_constant': 'see below'}
+    return special.get(name) or f'`{list(value) if isinstance(value, tuple) else value!r}`'
+
+
+# ---------------------------------------------------------------------- command line and installation
+
+
+def command_line_page() -> str:
+    """Return the page of the command line: what `--help` says."""
+    import click
+
+    from aiida_perovmlip.cli import main
+
+    top = click.Context(main, info_name=PACKAGE, max_content_width=100, terminal_width=100)
+    parts = [f'```text\n{main.get_help(top)}\n```']
+    for verb in main.list_commands(top):
+        command = main.get_command(top, verb)
+        assert command is not None
+        context = click.Context(command, parent=top, info_name=verb, max_content_width=100, terminal_width=100)
+        parts += [f'## {verb}', f'```text\n{command.get_help(context)}\n```']
+    return page('Command line', *parts)
+
+
+def entry_point_page() -> str:
+    """Return the page of all entry points."""
+    parts = [
+        'The names by which AiiDA and this package find classes. They are stored with every node, so they never change.'
+    ]
+    for group, title in TITLES.items():
+        rows = ((f'`{point.name}`', f'`{point.value}`') for point in entry_points(group))
+        parts += [f'## {title}', f'Group `{group}`.', table(('Name', 'Object'), rows)]
+    return page('Entry points', *parts)
+
+
+def environment_page() -> str:
+    """Return the page of environments: requirements of the plug-ins, pinned versions, and why a build can fail."""
+    from aiida_perovmlip.installation.diagnosis import ADVICE
+    from aiida_perovmlip.installation.environments import CONSTRAINTS, constraint_lines, name_of
+
+    pinned = constraint_lines(CONSTRAINTS.read_text())
+    rows = []
+    for group in ('architectures', 'labellers'):
+        for point in entry_points(f'aiida_perovmlip.{group}'):
+            wanted = (pinned.get(name_of(requirement), requirement) for requirement in point.load().requirements)
+            rows.append((f'`{point.name}`', group[:-1], ', '.join(f'`{line}`' for line in wanted) or 'none of its own'))
+    return page(
+        'Environments',
+        'Each plug-in that needs packages has an environment of its own. These versions are installed.',
+        table(('Plug-in', 'Kind', 'Packages'), rows),
+        '## All pinned versions',
+        f'```text\n{CONSTRAINTS.read_text().strip()}\n```',
+        '## Why building an environment can fail',
+        '`setup` looks at what pip said and prints the sentence that belongs to the cause, with the last lines of pip.',
+        table(('Cause', 'Advice'), ((f'`{cause.value}`', _sentence(text)) for cause, text in ADVICE.items())),
+    )
+
+
+# ---------------------------------------------------------------------- Markdown
+
+
+def entry_points(group: str) -> list[EntryPoint]:
+    """Return the entry points of this package in a group, in alphabetical order."""
+    found = (point for point in distribution(PACKAGE).entry_points if point.group == group)
+    return sorted(found, key=lambda point: point.name)
+
+
+def page(title: str, *parts: str) -> str:
+    """Return a page."""
+    return '\n\n'.join((f'# {title}', *(part for part in parts if part))) + '\n'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; a cell is one line."""
+    lines = [tuple(head), ('---',) * len(head), *(tuple(cell.replace('|', '\\|') for cell in row) for row in rows)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) if len(lines) > 2 else 'None.'
+
+
+def dropdown(title: str, text: str) -> str:
+    """Return text that is folded away."""
+    return f':::{{dropdown}} {title}\n{text}\n:::'
+
+
+def markdown(docstring: str | None) -> str:
+    """Return a docstring with its fields as a list."""
+    text = inspect.cleandoc(docstring or '')
+    body, *fields = re.split(r'^:param (\w+):', text, flags=re.MULTILINE)
+    pairs = zip(fields[::2], fields[1::2], strict=True)
+    entries = [f'- `{name}`: {_sentence(meaning)}' for name, meaning in pairs]
+    return '\n\n'.join(part for part in (body.strip(), '\n'.join(entries)) if part)
+
+
+def _sentence(text: str | None) -> str:
+    return ' '.join((text or '').split())
+
+
+def _slug(name: str) -> str:
+    return name.removeprefix('perovmlip.').replace('.', '-')

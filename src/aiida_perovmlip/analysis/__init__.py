@@ -1,0 +1,1 @@
+"""Pure science: arrays in, frozen dataclasses out."""

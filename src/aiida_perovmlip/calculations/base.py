@@ -1,0 +1,185 @@
+"""The base of all jobs that run a task beside the potential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from aiida import orm
+from aiida.common.datastructures import CalcInfo, CodeInfo
+from aiida.common.folders import Folder
+from aiida.engine import CalcJob, CalcJobProcessSpec
+
+from aiida_perovmlip.calculations.sources import HARNESS, digest, job_sources
+from aiida_perovmlip.compute import registry
+from aiida_perovmlip.compute.contract import LOG, PROGRESS, REQUEST, RESPONSE, Request, Response
+from aiida_perovmlip.compute.settings import SettingsError, read_settings
+from aiida_perovmlip.data.dataset import DatasetData
+from aiida_perovmlip.data.potential import PotentialData
+
+
+class ComputeCalculation(CalcJob):
+    """Run one task of `compute` with the Python of an environment; the sources travel with the job."""
+
+    task: ClassVar[str]
+    """Name of the entry point of the task."""
+
+    retrieved: ClassVar[tuple[str, ...]] = ()
+    """Further small files to keep with the job."""
+
+    products: ClassVar[tuple[str, ...]] = ()
+    """Files and folders that become nodes and are not kept as files."""
+
+    host_modules: ClassVar[tuple[str, ...]] = ('aiida_perovmlip.parsers.response',)
+    """Modules of the AiiDA side that shape the outputs; the cache is not used when one of them changed."""
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Define what all jobs have in common."""
+        super().define(spec)
+        spec.inputs['code'].required = True
+        spec.inputs['code'].help = (
+            'The Python of an environment with the package of the architecture or labeller, such as `mace@localhost`; '
+            '`aiida-perovmlip setup` makes these.'
+        )
+        spec.input(
+            'seed',
+            valid_type=orm.Int,
+            default=lambda: orm.Int(0),
+            serializer=orm.to_aiida_type,
+            help='Seed of every random number of the job.',
+        )
+        options = spec.inputs['metadata']['options']
+        options['parser_name'].default = 'perovmlip.response'
+        options['resources'].default = lambda: {'num_machines': 1, 'num_mpiprocs_per_machine': 1}
+        options['withmpi'].default = False
+        spec.input(
+            'metadata.options.device',
+            valid_type=str,
+            default='auto',
+            validator=_validate_device,
+            help='`cpu`, `cuda`, or `auto` for a GPU where the job finds one.',
+        )
+        spec.output('results', valid_type=orm.Dict, required=False, help='What the job says that it did.')
+        _define_exit_codes(spec)
+
+    # ------------------------------------------------------------------ what a kind of job says of itself
+
+    def plugins(self) -> dict[str, str]:
+        """Return the `module:Class` of each plug-in by role."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the task is to do."""
+        return {}
+
+    def folders(self) -> dict[str, DatasetData | PotentialData]:
+        """Return the nodes whose files the job reads, by the name of their folder."""
+        raise NotImplementedError
+
+    @classmethod
+    def outputs_of(
+        cls, node: orm.CalcJobNode, response: Response | None, folder: Path
+    ) -> Iterator[tuple[str, orm.Data]]:
+        """Yield the output nodes that can be made of a response (None: there is none) and the product files."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ submission
+
+    @property
+    def CACHE_VERSION(self) -> int:  # noqa: N802
+        """A digest of all sources that shape the outputs: an edited task is never served an old result."""
+        host = job_sources(f'{self.host_modules[0]}:', [f'{module}:' for module in self.host_modules[1:]])
+        return digest([*self._sources().values(), *host.values()])
+
+    def _sources(self) -> dict[str, Path | None]:
+        return job_sources(registry.reference('tasks', self.task), self.plugins().values())
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        """Write the request, take the sources along, and name the files to bring back."""
+        for path, source in self._sources().items():
+            with _open(folder, path) as handle:
+                handle.write(source.read_bytes() if source else b'')
+        request = Request(
+            task=registry.reference('tasks', self.task),
+            plugins=self.plugins(),
+            inputs={name: name for name in self.folders()},
+            settings=self.settings(),
+            seed=self.inputs.seed.value,
+            cores=self._cores(),
+            device=self.inputs.metadata.options.device,
+            walltime=self.inputs.metadata.options.get('max_wallclock_seconds', None),
+        )
+        with _open(folder, REQUEST) as handle:
+            handle.write(request.dump().encode())
+        code = CodeInfo()
+        code.code_uuid = self.inputs.code.uuid
+        code.cmdline_params = ['-m', HARNESS]
+        code.stdout_name = LOG
+        code.join_files = True
+        info = CalcInfo()
+        info.codes_info = [code]
+        info.prepend_text = 'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"\nunset PYTHONSAFEPATH'
+        info.local_copy_list = [(node.uuid, '.', name) for name, node in self.folders().items()]
+        info.retrieve_list = [RESPONSE, PROGRESS, LOG, *self.retrieved]
+        info.retrieve_temporary_list = list(self.products)
+        return info
+
+    def _cores(self) -> int:
+        """Return the number of cores that the resources give the job."""
+        resources = self.inputs.metadata.options.resources
+        for key in ('num_cores_per_mpiproc', 'num_cores_per_machine'):
+            if resources.get(key):
+                return int(resources[key])
+        return 1
+
+
+def _open(folder: Folder, path: str) -> Any:
+    """Open a file of the job's folder for writing, with the folders around it."""
+    target = Path(folder.abspath) / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.open('wb')
+
+
+def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
+    """Define the exit codes: 2xx inputs, 3xx files, 4xx the run stopped, 5xx the science did not work out."""
+    spec.exit_code(210, 'ERROR_BAD_INPUT', message='The job refused its inputs: {message}')
+    spec.exit_code(
+        310,
+        'ERROR_NO_RESPONSE',
+        invalidates_cache=True,
+        message='The job left no response: it was killed, or it never started. {message}',
+    )
+    spec.exit_code(
+        311, 'ERROR_RESPONSE_UNREADABLE', invalidates_cache=True, message='The response cannot be read: {message}'
+    )
+    spec.exit_code(
+        312,
+        'ERROR_PRODUCT_UNREADABLE',
+        invalidates_cache=True,
+        message='The job says that it succeeded, but its products are missing or wrong: {message}',
+    )
+    spec.exit_code(
+        320, 'ERROR_MISSING_PACKAGE', invalidates_cache=True, message='The environment lacks a package: {message}'
+    )
+    spec.exit_code(400, 'ERROR_OUT_OF_WALLTIME', invalidates_cache=True, message='The wall time ran out: {message}')
+    spec.exit_code(410, 'ERROR_OUT_OF_MEMORY', invalidates_cache=True, message='The memory ran out: {message}')
+    spec.exit_code(420, 'ERROR_FAILED', invalidates_cache=True, message='The task failed: {message}')
+    spec.exit_code(500, 'ERROR_NOT_CONVERGED', message='The task did not converge: {message}')
+    spec.exit_code(510, 'ERROR_DIVERGED', message='The training diverged: {message}')
+    spec.exit_code(520, 'ERROR_SETTINGS_IGNORED', message='The trainer ignored settings: {message}')
+    spec.exit_code(530, 'ERROR_NOT_FINITE', message='The potential predicts values that are not finite: {message}')
+
+
+def _validate_device(value: str, _: Any) -> str | None:
+    return None if value in ('auto', 'cpu', 'cuda') else f'`device` is {value!r} but has to be auto, cpu or cuda.'
+
+
+def check_plugin(group: registry.Group, name: str, settings: dict[str, Any]) -> str | None:
+    """Return a sentence where there is no such plug-in or where it refuses the settings."""
+    try:
+        read_settings(registry.load(group, name).Settings, settings)
+    except (registry.UnknownPlugin, SettingsError) as error:
+        return f'{name}: {error}' if isinstance(error, SettingsError) else str(error)
+    return None

@@ -1,0 +1,1 @@
+"""Steps of a chain that run in the AiiDA process, with provenance."""

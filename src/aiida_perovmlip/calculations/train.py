@@ -1,0 +1,174 @@
+"""Train a potential of any architecture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from aiida import orm
+from aiida.engine import CalcJobProcessSpec
+
+from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
+from aiida_perovmlip.compute import registry
+from aiida_perovmlip.compute.architecture import Architecture, missing_elements
+from aiida_perovmlip.compute.contract import Response, Status
+from aiida_perovmlip.compute.settings import read_settings
+from aiida_perovmlip.compute.tasks.train import CURVE, POTENTIAL
+from aiida_perovmlip.data.dataset import DatasetData
+from aiida_perovmlip.data.potential import PotentialData
+
+
+class TrainCalculation(ComputeCalculation):
+    """Train a potential on a dataset, from scratch or from a parent potential.
+
+    The job reopens what the trainer wrote: `results` says which settings had an effect and what is in the potential,
+    and a difference from what was asked ends the job with an exit code of its own.
+    """
+
+    task = 'train'
+    architecture: ClassVar[str | None] = None
+    """The architecture that this class trains; None leaves it to the input."""
+
+    retrieved = ('trainer.log', 'training.jsonl')
+    products = (POTENTIAL, CURVE)
+    host_modules = ('aiida_perovmlip.parsers.response', 'aiida_perovmlip.calculations.train')
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Define inputs and outputs."""
+        super().define(spec)
+        known: dict[str, Any] = {'default': lambda: orm.Str(cls.architecture)} if cls.architecture else {}
+        spec.input(
+            'architecture',
+            valid_type=orm.Str,
+            serializer=orm.to_aiida_type,
+            help='Name of the architecture, one of `aiida_perovmlip.architectures`.',
+            **known,
+        )
+        spec.input('training', valid_type=DatasetData, help='The frames to learn from.')
+        spec.input('validation', valid_type=DatasetData, required=False, help='The frames to choose the best state by.')
+        spec.input('parent', valid_type=PotentialData, required=False, help='The potential to start from.')
+        spec.input(
+            'settings',
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
+            help='Settings of the architecture; what is left out has the default of the reference.',
+        )
+        spec.inputs.validator = cls._check_inputs
+        spec.output('potential', valid_type=PotentialData, required=False, help='The trained potential.')
+        spec.output('curve', valid_type=orm.ArrayData, required=False, help='The training curve, an array a column.')
+        spec.default_output_node = 'results'
+
+    @classmethod
+    def _check_inputs(cls, inputs: Any, _: Any) -> str | None:
+        """Refuse what no job could do."""
+        if any(name not in inputs for name in ('architecture', 'training')):
+            return None
+        name = inputs['architecture'].value
+        if cls.architecture and name != cls.architecture:
+            return f'this class trains `{cls.architecture}`; use TrainCalculation for `{name}`.'
+        settings = inputs['settings'].get_dict()
+        return check_plugin('architectures', name, settings) or _check_data(name, settings, inputs)
+
+    def _build_process_label(self) -> str:
+        """Return a label that says what is trained."""
+        return f'Train<{self.inputs.architecture.value}>'
+
+    def plugins(self) -> dict[str, str]:
+        """Return the architecture."""
+        return {'architecture': registry.reference('architectures', self.inputs.architecture.value)}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the architecture."""
+        return {self.inputs.architecture.value: self.inputs.settings.get_dict()}
+
+    def folders(self) -> dict[str, Any]:
+        """Return datasets and parent."""
+        return {name: self.inputs[name] for name in ('training', 'validation', 'parent') if name in self.inputs}
+
+    @classmethod
+    def outputs_of(
+        cls, node: orm.CalcJobNode, response: Response | None, folder: Path
+    ) -> Iterator[tuple[str, orm.Data]]:
+        """Yield the results and the curve, and the potential of a training that succeeded."""
+        if response is None:
+            return
+        if response.results:
+            about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
+            yield 'results', orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb})
+        if (folder / CURVE).is_file():
+            curve = json.loads((folder / CURVE).read_text())
+            if curve:
+                yield 'curve', _curve(curve)
+        if response.status is Status.OK:
+            yield 'potential', _potential(node, response.results['facts'], folder / POTENTIAL)
+
+
+class TrainMaceCalculation(TrainCalculation):
+    """Train a MACE potential."""
+
+    architecture = 'mace'
+
+
+def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
+    """Return a sentence where the architecture cannot be trained on these datasets."""
+    training: DatasetData = inputs['training']
+    validation: DatasetData | None = inputs.get('validation', None)
+    for dataset, what in ((training, 'training'), (validation, 'validation')):
+        missing = sorted({'energy', 'forces'} - set(dataset.labels)) if dataset is not None else []
+        if missing:
+            return f'the {what} dataset has no {" and no ".join(missing)}; label it first.'
+    fingerprints = {level.fingerprint for level in training.levels.values()}
+    if validation is not None:
+        fingerprints |= {level.fingerprint for level in validation.levels.values()}
+        unseen = missing_elements(validation.elements, training.elements)
+        if unseen:
+            return f'the validation dataset holds {", ".join(unseen)}, which the training dataset does not.'
+    if len(fingerprints) > 1:
+        return f'the datasets mix {len(fingerprints)} levels of theory: {", ".join(sorted(fingerprints))}.'
+    if 'parent' in inputs:
+        parent: PotentialData = inputs['parent']
+        if parent.architecture != name:
+            return f'the parent is a potential of `{parent.architecture}`, not of `{name}`.'
+        unknown = missing_elements(training.elements, parent.elements)
+        if unknown:
+            return f'the parent does not know {", ".join(unknown)}; it knows {", ".join(parent.elements)}.'
+    architecture: Architecture = registry.load('architectures', name)()
+    frames = validation.frames if validation is not None else None
+    return architecture.check(read_settings(architecture.Settings, settings), training.frames, frames)
+
+
+def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:
+    """Return the curve as one array a column; what a step does not have is NaN."""
+    names = sorted({name for step in steps for name, value in step.items() if _number(value) is not None})
+    columns = {name: np.array([_number(step.get(name)) for step in steps], dtype=float) for name in names}
+    return orm.ArrayData(columns)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number; those that JSON cannot hold come by name."""
+    if isinstance(value, str) and value in ('nan', 'inf', '-inf'):
+        return float(value)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _potential(node: orm.CalcJobNode, facts: dict[str, Any], folder: Path) -> PotentialData:
+    """Return the potential with what the job read from its files and with the level of theory of its labels."""
+    levels = node.inputs.training.levels
+    heads = facts['heads']
+    if len(heads) == len(levels) == 1:
+        levels = {heads[0]: next(iter(levels.values()))}
+    return PotentialData(
+        folder,
+        architecture=node.inputs.architecture.value,
+        elements=facts['elements'],
+        cutoff=facts['cutoff'],
+        heads=heads,
+        levels={head: level for head, level in levels.items() if head in heads},
+        dtype=facts['dtype'],
+        n_parameters=facts['n_parameters'],
+    )

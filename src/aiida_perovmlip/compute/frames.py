@@ -1,0 +1,212 @@
+"""Frames: an ordered selection over a list of shards, the same for AiiDA and for jobs.
+
+On disk the list is `frames.json`, beside the folder `shards` in which each shard is named by the SHA-256 of its
+content, and `selection.npy` where not all frames of these shards are meant, in their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from aiida_perovmlip.compute.frame import CATEGORIES, DTYPES, Array, Frame, FrameError
+from aiida_perovmlip.compute.shard import Columns, Shard, write_array
+
+MANIFEST = 'frames.json'
+SELECTION = 'selection.npy'
+FORMAT = 1
+
+Opener = Callable[[str], AbstractContextManager[BinaryIO]]
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard in the list: the SHA-256 of its file, the number of its frames and atoms.
+
+    :param head: the head of all its frames where this list names it anew; None leaves what the shard says.
+    """
+
+    sha256: str
+    n_frames: int
+    n_atoms: int
+    head: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the shard lies beside the list."""
+        return f'shards/{self.sha256}.npz'
+
+
+class Frames:
+    """An ordered selection of frames over shards that are opened when they are needed.
+
+    :param opener: opens one of the shards by its path.
+    :param selection: positions in the concatenation of all shards; None selects all of them.
+    """
+
+    def __init__(self, shards: Sequence[ShardEntry], opener: Opener, selection: Array | None = None) -> None:
+        self.shards = tuple(shards)
+        self.opener = opener
+        self.selection = selection
+        self._starts = np.concatenate([[0], np.cumsum([entry.n_frames for entry in self.shards])]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) if self.selection is None else len(self.selection)
+
+    def chunks(self, columns: Iterable[str] | None = None) -> Iterator[Shard]:
+        """Yield the selected frames in order, as shards in memory, one at a time; only these columns where given."""
+        wanted = None if columns is None else tuple(columns)
+        for entry, local in self._runs():
+            with self.opener(entry.path) as handle:
+                shard = Shard.read(handle, wanted)
+            if entry.head is not None:
+                shard.rename('head', entry.head)
+            yield shard if local is None else shard.take(local)
+
+    def _runs(self) -> Iterator[tuple[ShardEntry, Array | None]]:
+        """Yield, in the order of the selection, each run of frames of one shard."""
+        if self.selection is None:
+            yield from ((entry, None) for entry in self.shards)
+            return
+        if not len(self.selection):
+            return
+        owner = np.searchsorted(self._starts, self.selection, side='right') - 1
+        cuts = np.flatnonzero(np.diff(owner)) + 1
+        for run in np.split(np.arange(len(self.selection)), cuts):
+            shard = int(owner[run[0]])
+            yield self.shards[shard], self.selection[run] - self._starts[shard]
+
+    def __iter__(self) -> Iterator[Frame]:
+        for chunk in self.chunks():
+            yield from chunk
+
+    def __getitem__(self, index: int) -> Frame:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'there is no frame {index} among {len(self)}.')
+        position = index % len(self)
+        position = int(self.selection[position]) if self.selection is not None else position
+        shard = bisect_right(self._starts.tolist(), position) - 1
+        entry = self.shards[shard]
+        with self.opener(entry.path) as handle:
+            found = Shard.read(handle).frame(position - int(self._starts[shard]))
+        return found if entry.head is None else replace(found, head=entry.head)
+
+    def column(self, name: str) -> Array:
+        """Return one column of all selected frames; an explicit call that needs the memory for it.
+
+        Categories come as arrays of text, `offsets` as the offsets of the selection.
+        """
+        if name == 'offsets':
+            counts = [np.diff(chunk.columns['offsets']) for chunk in self.chunks(())]
+            return np.concatenate([[0], np.cumsum(np.concatenate(counts))]) if counts else np.zeros(1, np.int64)
+        parts = []
+        for chunk in self.chunks((name,)):
+            if name not in chunk.columns:
+                raise KeyError(f'these frames have no `{name}`.')
+            column = chunk.columns[name]
+            parts.append(np.array(chunk.names[name])[column] if name in CATEGORIES else column)
+        if not parts:
+            return np.zeros((0, *DTYPES[name][1]) if name in DTYPES else 0)
+        return np.concatenate(parts)
+
+    def columns(self, names: Iterable[str] | None = None) -> Columns:
+        """Return these columns, or all numeric ones, of all selected frames in one pass over the shards."""
+        parts: dict[str, list[Array]] = {}
+        for chunk in self.chunks(names):
+            for name, column in chunk.columns.items():
+                if name == 'offsets':
+                    parts.setdefault(name, []).append(np.diff(column))
+                else:
+                    parts.setdefault(name, []).append(
+                        np.array(chunk.names[name])[column] if name in CATEGORIES else column
+                    )
+        joined = {name: columns[0] if len(columns) == 1 else np.concatenate(columns) for name, columns in parts.items()}
+        joined['offsets'] = np.concatenate([[0], np.cumsum(joined['offsets'])])
+        return joined
+
+    def take(self, indices: Any) -> Frames:
+        """Return the frames at these positions of this selection, in this order."""
+        positions = np.asarray(indices, dtype=np.int64)
+        if len(positions) and (positions.min() < 0 or positions.max() >= len(self)):
+            raise IndexError(f'positions have to lie between 0 and {len(self) - 1}.')
+        return replace_selection(self, positions if self.selection is None else self.selection[positions])
+
+    def manifest(self) -> str:
+        """Return the list of shards as JSON text."""
+        content = {
+            'format': FORMAT,
+            'selection': SELECTION if self.selection is not None else None,
+            'shards': [vars(entry) for entry in self.shards],
+        }
+        return json.dumps(content, indent=1, sort_keys=True)
+
+    @classmethod
+    def open(cls, opener: Opener) -> Frames:
+        """Read the list of shards through the opener."""
+        with opener(MANIFEST) as handle:
+            content = json.loads(handle.read())
+        if content.get('format') != FORMAT:
+            raise FrameError(f'the frames are written in format {content.get("format")}; this version reads {FORMAT}.')
+        selection = None
+        if content['selection']:
+            with opener(content['selection']) as handle:
+                selection = np.load(io.BytesIO(handle.read()), allow_pickle=False).astype(np.int64)
+        return cls([ShardEntry(**entry) for entry in content['shards']], opener, selection)
+
+    @classmethod
+    def open_folder(cls, folder: Path) -> Frames:
+        """Open the frames that lie in a folder."""
+        return cls.open(lambda path: (folder / path).open('rb'))
+
+
+def replace_selection(frames: Frames, selection: Array) -> Frames:
+    """Return other frames of the same shards; shards of which no frame is left are dropped."""
+    starts = frames._starts
+    owner = np.searchsorted(starts, selection, side='right') - 1
+    used = np.unique(owner)
+    entries = [frames.shards[index] for index in used]
+    new_starts = np.concatenate([[0], np.cumsum([entry.n_frames for entry in entries])]).astype(np.int64)
+    shift = np.zeros(len(frames.shards), dtype=np.int64)
+    shift[used] = new_starts[:-1] - starts[used]
+    moved = selection + shift[owner] if len(selection) else selection
+    everything = len(moved) == new_starts[-1] and bool((moved == np.arange(len(moved))).all())
+    return Frames(entries, frames.opener, None if everything else moved)
+
+
+def selection_bytes(selection: Array) -> bytes:
+    """Return a selection as the content of its file."""
+    buffer = io.BytesIO()
+    smallest = np.uint32 if not len(selection) or selection.max() < 2**32 else np.uint64
+    write_array(buffer, selection.astype(smallest))
+    return buffer.getvalue()
+
+
+def write_folder(shards: Iterable[Shard], folder: Path) -> Frames:
+    """Write shards and their list into a folder, one shard in memory at a time."""
+    (folder / 'shards').mkdir(parents=True, exist_ok=True)
+    entries = []
+    for shard in shards:
+        partial = folder / 'shards' / 'partial'
+        with partial.open('wb') as handle:
+            shard.write(handle)
+        entry = ShardEntry(sha256_of(partial), len(shard), shard.n_atoms)
+        partial.replace(folder / entry.path)
+        entries.append(entry)
+    frames = Frames(entries, lambda path: (folder / path).open('rb'))
+    (folder / MANIFEST).write_text(frames.manifest())
+    return frames
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open('rb') as handle:
+        return hashlib.file_digest(handle, 'sha256').hexdigest()

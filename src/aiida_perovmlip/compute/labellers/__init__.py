@@ -1,0 +1,1 @@
+"""One file for each calculator that labels frames inside a job."""

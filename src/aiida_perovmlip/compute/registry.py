@@ -1,0 +1,38 @@
+"""Which plug-ins are installed: the entry points of architectures, labellers and tasks."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+Group = Literal['architectures', 'labellers', 'tasks']
+
+
+class UnknownPlugin(ValueError):  # noqa: N818 - a noun says it better
+    """No plug-in of this name is installed."""
+
+
+def names(group: Group) -> tuple[str, ...]:
+    """Return the names of all plug-ins of a group in alphabetical order."""
+    return tuple(sorted(point.name for point in entry_points(group=f'aiida_perovmlip.{group}')))
+
+
+def reference(group: Group, name: str) -> str:
+    """Return `module:Class` of a plug-in."""
+    return _find(group, name).value
+
+
+def load(group: Group, name: str) -> Any:
+    """Return the class of a plug-in."""
+    return _find(group, name).load()
+
+
+def _find(group: Group, name: str) -> EntryPoint:
+    found = tuple(entry_points(group=f'aiida_perovmlip.{group}', name=name))
+    if not found:
+        kind = group[:-1]
+        raise UnknownPlugin(
+            f'there is no {kind} `{name}`; installed are {", ".join(names(group))}. '
+            f'A package adds one by an entry point in the group `aiida_perovmlip.{group}`.'
+        )
+    return found[0]

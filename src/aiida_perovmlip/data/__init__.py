@@ -1,0 +1,1 @@
+"""The nodes: datasets and potentials."""

@@ -1,0 +1,55 @@
+"""A whole set-up, step by step: environments, profile, computer, codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiida_perovmlip.installation import catalogue, profile
+from aiida_perovmlip.installation.environments import Environment, Torch, own_python
+from aiida_perovmlip.installation.outcome import Done
+
+
+def set_up(
+    plugins: tuple[str, ...],
+    prefix: Path,
+    torch: Torch = 'cpu',
+    profile_name: str | None = None,
+    environments_only: bool = False,
+    dry_run: bool = False,
+) -> Iterator[Done]:
+    """Set this machine up for these plug-ins and for all that need no environment; yield each step as it is done.
+
+    Environments come first: where one fails, AiiDA was not touched.
+    """
+    environments = required_environments(plugins, prefix, torch)
+    for environment in environments.values():
+        yield environment.build(dry_run)
+    if environments_only:
+        return
+    yield from _set_up_aiida(environments, profile_name, dry_run)
+
+
+def required_environments(plugins: tuple[str, ...], prefix: Path, torch: Torch = 'cpu') -> dict[str, Environment]:
+    """Return the environments of these plug-ins by name, without those plug-ins that need none."""
+    wanted = {name: catalogue.requirements_of(name) for name in dict.fromkeys(plugins)}
+    return {name: Environment(name, packages, prefix, torch) for name, packages in wanted.items() if packages}
+
+
+def interpreters(environments: dict[str, Environment]) -> dict[str, Path]:
+    """Return the Python of each code: that of its environment, or ours for plug-ins that need nothing."""
+    free = {name: own_python() for name in catalogue.without_requirements()}
+    return free | {name: environment.python for name, environment in environments.items()}
+
+
+def _set_up_aiida(environments: dict[str, Environment], name: str | None, dry_run: bool) -> Iterator[Done]:
+    pythons = interpreters(environments)
+    _, exists = profile.choose_profile(name)
+    yield profile.ensure_profile(name, dry_run)
+    if dry_run and not exists:
+        yield from profile.would_be_created(pythons)
+        return
+    yield profile.ensure_localhost(dry_run)
+    for label, python in pythons.items():
+        key = environments[label].key if label in environments else ''
+        yield profile.ensure_code(label, python, key, dry_run)

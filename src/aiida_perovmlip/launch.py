@@ -1,0 +1,147 @@
+"""Run a job from a script and see it work: its progress while it runs, and whether it was taken from the cache."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+EVERY = 1.0
+"""Seconds between two looks at the progress of a job."""
+
+
+class JobFailed(RuntimeError):  # noqa: N818 - says what happened
+    """A job ended with an exit code; the message is that of the job."""
+
+
+def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
+    """Run a job here, show its progress, and return its node; raise `JobFailed` where it did not succeed.
+
+    :param what: what the job does, in a few words for the reader.
+    """
+    from aiida.engine import run_get_node
+
+    stream = stream or sys.stdout
+    started = time.monotonic()
+    with _showing_progress(what, stream):
+        _, node = run_get_node(builder)
+    seconds = time.monotonic() - started
+    if not node.is_finished_ok:
+        _line(stream, f'{what}: failed ({node.process_label}, PK {node.pk})')
+        raise JobFailed(
+            f'{node.process_label} (PK {node.pk}) ended with exit code {node.exit_status}: {node.exit_message}'
+        )
+    source = node.base.caching.get_cache_source()
+    how = f'reused from the cache, as PK {_pk(source)} had done it' if source else f'done in {seconds:.0f} s'
+    _line(stream, f'{what}: {how} (PK {node.pk})')
+    return node
+
+
+def read_progress(node: Any) -> dict[str, Any] | None:
+    """Return the last state that a running job reported; None where there is none yet.
+
+    Works on any computer: the last line of a small file is read through the computer's transport.
+    """
+    from aiida_perovmlip.compute.contract import PROGRESS
+
+    folder = node.get_remote_workdir()
+    if folder is None:
+        return None
+    with node.computer.get_transport() as transport:
+        code, text, _ = transport.exec_command_wait(f'tail -n 1 {folder}/{PROGRESS}')
+    try:
+        state: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return None
+    return state if code == 0 else None
+
+
+def describe(state: dict[str, Any]) -> str:
+    """Return a line for a state of progress."""
+    parts = [str(state.get('what', 'at work'))]
+    if 'step' in state:
+        parts.append(f'{state["step"]} of {state["of"]}' if 'of' in state else str(state['step']))
+    parts += [f'{name} {state[name]:.3g}' for name in ('loss', 'validation_forces_rmse') if _is_number(state.get(name))]
+    if state.get('failed'):
+        parts.append(f'{state["failed"]} failed')
+    if state.get('of') and state.get('step'):
+        left = state['seconds'] * (state['of'] - state['step']) / state['step']
+        parts.append(f'about {left:.0f} s left' if left >= 1 else 'nearly done')
+    return ', '.join(parts)
+
+
+@contextmanager
+def _showing_progress(what: str, stream: TextIO) -> Iterator[None]:
+    """Print the progress of the job that starts next, from a thread of its own."""
+    over = threading.Event()
+    thread = threading.Thread(target=_follow_newest, args=(what, stream, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=10)
+
+
+def _follow_newest(what: str, stream: TextIO, over: threading.Event) -> None:
+    """Find the job's working directory as soon as there is one, and print what changes in its progress."""
+    shown, interactive, printed = '', stream.isatty(), 0.0
+    before = _newest_pk()
+    while not over.wait(EVERY):
+        try:
+            node = _newest_job(before)
+            state = read_progress(node) if node is not None else None
+        except Exception:  # progress is a courtesy: it must never stop a job
+            continue
+        text = f'{what}: {describe(state)}' if state else ''
+        due = interactive or time.monotonic() - printed > 10 * EVERY
+        if text and text != shown and due:
+            _line(stream, text, final=not interactive)
+            shown, printed = text, time.monotonic()
+
+
+def _newest_pk() -> int:
+    from aiida import orm
+
+    found = orm.QueryBuilder().append(orm.CalcJobNode, project='id').order_by({orm.CalcJobNode: {'id': 'desc'}}).first()
+    return int(found[0]) if found else 0
+
+
+def _newest_job(after: int) -> Any:
+    """Return the newest job that was made after another one."""
+    from aiida import orm
+
+    query = orm.QueryBuilder().append(orm.CalcJobNode, filters={'id': {'>': after}})
+    found = query.order_by({orm.CalcJobNode: {'id': 'desc'}}).first()
+    return found[0] if found else None
+
+
+def _line(stream: TextIO, text: str, final: bool = True) -> None:
+    """Write a line; one that is not final is overwritten by the next."""
+    if stream.isatty():
+        stream.write(f'\r\033[K{text}' + ('\n' if final else ''))
+    else:
+        stream.write(f'{text}\n')
+    stream.flush()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _pk(uuid: str) -> Any:
+    from aiida import orm
+
+    return orm.load_node(uuid).pk
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return rows of text as a table with aligned columns."""
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = ['  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return '\n'.join([text[0], '  '.join('─' * width for width in widths), *text[1:]])

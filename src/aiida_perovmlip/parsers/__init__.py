@@ -1,0 +1,1 @@
+"""From the files of a finished job to nodes."""

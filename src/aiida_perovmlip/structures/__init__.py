@@ -1,0 +1,1 @@
+"""Builders of perovskite structures on ASE alone."""

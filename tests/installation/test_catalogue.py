@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from aiida_perovmlip.installation import catalogue
+from aiida_perovmlip.installation.outcome import SetupFailure
+
+
+def test_plugins_are_found_with_their_role_and_requirements(tiny_plugins):
+    (plugin,) = catalogue.find('tiny')
+    assert (plugin.role, plugin.reference, plugin.requirements) == ('labeller', 'tiny_plugins:Tiny', ('tinypackage',))
+
+
+def test_plugins_that_need_nothing_are_told_from_the_others(tiny_plugins):
+    free = catalogue.without_requirements()
+    assert 'free' in free
+    assert 'reference' in free
+    assert not {'tiny', 'mace', 'broken'} & set(free)
+
+
+def test_a_plugin_nobody_has_is_a_sentence_that_names_the_others():
+    with pytest.raises(SetupFailure, match=r'there is no plug-in `nonsense`; installed are .*mace'):
+        catalogue.find('nonsense')
+
+
+def test_a_plugin_that_cannot_be_loaded_is_a_sentence(tiny_plugins):
+    with pytest.raises(SetupFailure, match='`broken` cannot be loaded'):
+        catalogue.find('broken')
