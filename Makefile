@@ -35,7 +35,7 @@ help:
 demo: export AIIDA_PATH := $(CURDIR)/.demo
 demo: venv
 	$(SETUP)
-	$(BIN)/verdi run examples/first_potential.py
+	$(BIN)/verdi run examples/first_potential.py --output .demo/first-potential
 
 test: export AIIDA_PATH := $(CURDIR)/.venv
 test: venv-dev

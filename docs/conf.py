@@ -48,7 +48,9 @@ def write_reference(app: Any, config: Any) -> None:
         from aiida.storage.sqlite_temp import SqliteTempBackend
     import generate
 
-    load_profile(SqliteTempBackend.create_profile('docs'), allow_switch=True)  # in memory; for defaults, which are nodes
+    load_profile(
+        SqliteTempBackend.create_profile('docs'), allow_switch=True
+    )  # in memory; for defaults, which are nodes
     generate.write(HERE / 'reference' / 'generated')
 
 
@@ -60,7 +62,8 @@ def visit_inline(writer: Any, node: nodes.math) -> None:
 
 def visit_block(writer: Any, node: nodes.math_block) -> None:
     """Write a formula of its own as MathML."""
-    writer.body.append(f'<div class="math">{latex2mathml.tex2mathml(node.astext(), as_block=True)}</div>')
+    formula = latex2mathml.tex2mathml(node.astext(), as_block=True)
+    writer.body.append(f'<div class="math" style="margin: 1.2em 0; font-size: 110%">{formula}</div>')
     raise nodes.SkipNode
 
 

@@ -60,22 +60,21 @@ def calculation_page(point: EntryPoint) -> str:
     """Return the page of one calculation: inputs, options of the job, outputs and exit codes."""
     process = point.load()
     spec = process.spec()
-    own = {name: port for name, port in flat_ports(spec.inputs) if not name.startswith('metadata')}
-    options = {name: port for name, port in flat_ports(spec.inputs) if name.startswith('metadata.options.')}
-    others = {
-        name: port for name, port in flat_ports(spec.inputs) if name.startswith('metadata.') and name not in options
-    }
+    ports = dict(flat_ports(spec.inputs))
+    options = {name: port for name, port in ports.items() if name.startswith('metadata.options.')}
+    generic = {name: port for name, port in ports.items() if is_generic(name) and name not in options}
+    own = {name: port for name, port in ports.items() if not is_generic(name)}
     return page(
         f'`{point.name}`',
         f'`{point.value.replace(":", ".")}`',
         markdown(process.__doc__),
         '## Inputs',
         port_table(own),
+        dropdown('Inputs of every calculation of AiiDA', port_table(generic)),
         '## Options of the job',
         'Those of `metadata.options`; the most useful ones are `resources`, `max_wallclock_seconds`, `queue_name`, '
         '`account` and `device`.',
         dropdown('All options', port_table(options)),
-        dropdown('Other metadata', port_table(others)),
         '## Outputs',
         table(('Output', 'Type', 'Always there', 'Meaning'), map(_output_row, spec.outputs.items())),
         '## Exit codes',
@@ -93,6 +92,13 @@ def flat_ports(namespace: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield from flat_ports(port, f'{prefix}{name}.')
         else:
             yield f'{prefix}{name}', port
+
+
+def is_generic(name: str) -> bool:
+    """Whether every calculation of AiiDA has this input; all need a code, but ours is a special one."""
+    from aiida.engine import CalcJob
+
+    return name.partition('.')[0] in CalcJob.spec().inputs and name != 'code'
 
 
 def port_table(ports: Mapping[str, Any]) -> str:
@@ -148,9 +154,9 @@ def exit_code_page() -> str:
     rows = ((f'`{status.value}`', _status_code(status, known)) for status in Status)
     return page(
         'Exit codes',
-        'All calculations of this package share these. 2xx: the inputs; 3xx: files or packages are missing or cannot be '
-        'read; 4xx: the run stopped and can be repaired; 5xx: the science did not work out. What to do about each is '
-        'said in [Mend what is broken](../../how-to/mend.md).',
+        'All calculations of this package share these. 2xx: the inputs; 3xx: files or packages are missing or cannot '
+        'be read; 4xx: the run stopped and can be repaired; 5xx: the science did not work out. What to do about each '
+        'is said in [Mend what is broken](../../how-to/mend.md).',
         '## Ours',
         _codes_table(known, lambda status: status >= OURS),
         '## Those of AiiDA',
@@ -312,7 +318,7 @@ def command_line_page() -> str:
 
     from aiida_perovmlip.cli import main
 
-    top = click.Context(main, info_name=PACKAGE, max_content_width=100, terminal_width=100)
+    top = click.Context(main, info_name=PACKAGE, max_content_width=100, terminal_width=100, **main.context_settings)
     parts = [f'```text\n{main.get_help(top)}\n```']
     for verb in main.list_commands(top):
         command = main.get_command(top, verb)

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from aiida import orm
 from aiida.manage.caching import enable_caching
-from aiida.tools.archive import create_archive
-from aiida_perovmlip.report.collect import write_report
 
 from aiida_perovmlip.analysis.metrics import COLUMNS, flat_rows
 from aiida_perovmlip.calculations.evaluate import EvaluateCalculation
@@ -27,7 +25,8 @@ from aiida_perovmlip.calculations.label import LabelCalculation
 from aiida_perovmlip.calculations.train import TrainMaceCalculation
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
-from aiida_perovmlip.launch import run_job, table
+from aiida_perovmlip.launch import run_job, table, write_archive
+from aiida_perovmlip.report.collect import write_report
 
 GROUP = 'first-potential'
 
@@ -36,7 +35,7 @@ RECIPE = {
     'families': [
         {
             'formula': 'CsPbI3',
-            'count': 30,
+            'count': 32,
             'repeat': [2, 2, 2],
             'glazer': ['a0a0a0', 'a0a0c+', 'a0a0c-', 'a-a-c+'],
             'tilt_degrees': 8.0,
@@ -47,7 +46,14 @@ RECIPE = {
     ]
 }
 
-SETTINGS = {'hidden_irreps': '16x0e', 'r_max': 5.0, 'epochs': 60, 'batch_size': 2, 'learning_rate': 0.01}
+SETTINGS = {
+    'hidden_irreps': '16x0e',
+    'r_max': 5.0,
+    'epochs': 60,
+    'batch_size': 2,
+    'energy_weight': 10.0,
+    'stress_weight': 100.0,
+}
 
 
 def label(frames: DatasetData, options: dict) -> DatasetData:
@@ -56,8 +62,12 @@ def label(frames: DatasetData, options: dict) -> DatasetData:
     builder.code = orm.load_code('tblite@localhost')
     builder.frames = frames
     builder.labeller = 'tblite'
+    builder.settings = {'max_iterations': 100}
     builder.metadata.options = options
-    return run_job(builder, f'Labelling {len(frames)} frames').outputs.dataset
+    job = run_job(builder, f'Labelling {len(frames)} frames')
+    for failure in job.outputs.results['failed']:
+        print(f'  frame {failure["frame"]} has no label and is left out: {failure["reason"]}')
+    return job.outputs.dataset
 
 
 def train(parts: dict[str, DatasetData], options: dict) -> PotentialData:
@@ -111,11 +121,8 @@ def main() -> None:
     group.add_nodes(potential)
     arguments.output.mkdir(parents=True, exist_ok=True)
     report = write_report(potential, arguments.output / 'report.html')
-    archive = arguments.output / f'{GROUP}.aiida'
     evaluations = [link.node for link in potential.base.links.get_outgoing()]
-    create_archive(
-        [group, *evaluations], filename=archive, overwrite=True, return_backward=True, call_calc_backward=True
-    )
+    archive = write_archive([group, *evaluations], arguments.output / f'{GROUP}.aiida')
 
     print(f'\nErrors of the potential (PK {potential.pk}) on {len(parts["test"])} frames it has not seen:\n')
     print(table(COLUMNS, flat_rows(metrics_of(potential))))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 EVERY = 1.0
@@ -137,6 +138,21 @@ def _pk(uuid: str) -> Any:
     from aiida import orm
 
     return orm.load_node(uuid).pk
+
+
+def write_archive(entities: Iterable[Any], path: Path) -> Path:
+    """Write nodes and groups, with all that these were made from, into an archive that others can import."""
+    import logging
+
+    from aiida.common.log import LOG_LEVEL_REPORT
+    from aiida.tools.archive import create_archive
+
+    logging.disable(LOG_LEVEL_REPORT)  # forty lines about what follows from the next call
+    try:
+        create_archive(list(entities), filename=path, overwrite=True, return_backward=True, call_calc_backward=True)
+    finally:
+        logging.disable(logging.NOTSET)
+    return path
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

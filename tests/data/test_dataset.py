@@ -179,6 +179,12 @@ def test_duplicates_are_dropped(make_frames, level):
     assert energies(dataset.without_duplicates()) == energies(frames)
 
 
+def test_frames_of_another_charge_are_no_duplicates(make_frames, level):
+    frame = make_frames(1)[0]
+    dataset = DatasetData.from_frames([replace(frame, charge=charge) for charge in (0, 1, 0)], level)
+    assert dataset.distinct().tolist() == [True, True, False]
+
+
 def test_an_empty_or_forged_dataset_is_not_stored(make_dataset):
     with pytest.raises(StoringNotAllowed, match='not a complete dataset'):
         DatasetData().store()

@@ -131,7 +131,7 @@ def test_a_trainer_that_is_killed_keeps_its_log_and_says_so(train):
             for process in Path('/proc').glob('[0-9]*'):
                 try:
                     line = (process / 'cmdline').read_bytes()
-                    where = str((process / "cwd").readlink())
+                    where = str((process / 'cwd').readlink())
                 except OSError:
                     continue
                 if b'mace.cli.run_train' in line and where == str(progress.parent):

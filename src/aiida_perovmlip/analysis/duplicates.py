@@ -17,6 +17,7 @@ PAIRS_AT_ONCE = 2**20
 
 MAXIMUM_IMAGES = 20_000
 BYTES_AT_ONCE = 2**24
+ROWS_AT_ONCE = 32
 SAMPLE = 512
 COMPONENTS = 12
 
@@ -26,8 +27,8 @@ def structure_vector(
 ) -> Array:
     """Return distances between atoms in Å, arranged such that equal structures have equal vectors.
 
-    For each pair of elements it has a matrix: a row for each atom of the first with its distances to the nearest
-    atoms of the second, each column sorted over the atoms. Translating, rotating or mirroring a frame, renumbering
+    For each element it has a matrix: a row for each atom with the sorted distances to the nearest atoms of every
+    element, and each column sorted over the atoms. Translating, rotating or mirroring a frame, renumbering
     atoms of one element or choosing other periodic images changes nothing, and moving every atom by at most d changes
     no entry by more than 2d. Elements are kept apart because in a mixed crystal on ideal sites the distances without
     them are the same for every arrangement.
@@ -38,12 +39,30 @@ def structure_vector(
     :param cutoff: in Å; a neighbour beyond, or one that is not there, counts as being at this distance.
     :param neighbours: how many of each element for each atom.
     """
+    table, counts = _surroundings(numbers, positions, cell, pbc, cutoff, neighbours)
+    vector: Array = _sorted_columns(table[None], counts)[0]
+    return vector
+
+
+def _surroundings(
+    numbers: Array, positions: Array, cell: Array, pbc: Array, cutoff: float = 6.0, neighbours: int = 6
+) -> tuple[Array, Array]:
+    """Return (atoms, elements × neighbours) distances in Å, a row for each atom, and the number of atoms per element.
+
+    The rows are sorted by element and then by their mean.
+    """
     order = np.argsort(numbers, kind='stable')
-    elements, starts = np.unique(numbers[order], return_index=True)
+    _, starts, counts = np.unique(numbers[order], return_index=True, return_counts=True)
     groups = np.split(np.arange(len(order)), starts[1:])
-    nearest = _nearest(positions[order], np.asarray(cell)[np.asarray(pbc, bool)], groups, cutoff, neighbours)
-    blocks = [np.sort(nearest[group, other], axis=0) for group in groups for other in range(len(elements))]
-    return np.concatenate([block.ravel() for block in blocks])
+    lattice = np.asarray(cell)[np.asarray(pbc, bool)]
+    table = _nearest(np.asarray(positions)[order], lattice, groups, cutoff, neighbours).reshape(len(order), -1)
+    return table[np.lexsort((table.mean(axis=1), numbers[order]))], counts
+
+
+def _sorted_columns(tables: Array, counts: Array) -> Array:
+    """Return (frames, width) the tables of surroundings, (frames, atoms, distances), sorted over equal atoms."""
+    blocks = np.split(tables, np.cumsum(counts)[:-1], axis=1)
+    return np.concatenate([np.sort(block, axis=1).reshape(len(tables), -1) for block in blocks], axis=1)
 
 
 def _nearest(positions: Array, lattice: Array, groups: list[Array], cutoff: float, neighbours: int) -> Array:
@@ -95,10 +114,11 @@ def _squares(positions: Array, lattice: Array, shifts: Array, rows: slice) -> Ar
 
 @dataclass
 class _Family:
-    """Frames that could be equal: their vectors, first in memory and then in a file, and what else is compared."""
+    """Frames that could be equal: their surroundings, first in memory and then in a file, and what else is compared."""
 
     path: Path
-    width: int
+    counts: Array
+    shape: tuple[int, ...]
     members: list[int] = field(default_factory=list)
     spacings: list[float] = field(default_factory=list)
     waiting: list[Array] = field(default_factory=list)
@@ -110,24 +130,27 @@ class _Family:
                 handle.write(np.concatenate(self.waiting).tobytes())
             self.waiting.clear()
 
-    def vectors(self) -> Array:
-        """Return (frames, width) all vectors, mapped from the file."""
-        return np.memmap(self.path, np.float32, 'r', shape=(len(self.members), self.width))
+    def tables(self) -> Array:
+        """Return (frames, atoms, distances) all surroundings, mapped from the file."""
+        return np.memmap(self.path, np.float32, 'r', shape=(len(self.members), *self.shape))
 
 
 class DuplicateFinder:
-    """Finds frames that repeat an earlier one; the vectors of frames wait on disk.
+    """Finds frames that repeat an earlier one; what is compared of them waits on disk.
 
-    Two frames are equal if they have the same composition, as many periodic directions, vectors whose difference is
-    at most the tolerance in the root mean square, and, in a bulk, a spacing (volume per atom)^(1/3) within it.
+    Two frames are equal if they have the same composition, as many periodic directions, in a bulk a spacing
+    (volume per atom)^(1/3) that differs by no more than the tolerance, and if their atoms can be paired such that the
+    distances of the pairs to their neighbours (those of `structure_vector`) differ by no more than the tolerance in
+    the root mean square. The difference of the vectors is a lower bound of this. It is not enough by itself: sorted
+    over many atoms, the distances of two snapshots at one temperature are nearly the same.
 
     :param tolerance: in Å.
-    :param scratch: an empty folder, about 1 GB for 10⁷ atoms of three elements.
+    :param scratch: an empty folder, for about 70 bytes for each atom in frames of three elements.
     """
 
     def __init__(self, tolerance: float, scratch: Path) -> None:
         if not 1e-6 <= tolerance < np.inf:
-            raise ValueError(f'the tolerance is {tolerance} Å; the vectors are kept to a precision of 1e-6 Å.')
+            raise ValueError(f'the tolerance is {tolerance} Å; distances are kept to a precision of 1e-6 Å.')
         self.tolerance = tolerance
         self.scratch = scratch
         self._families: dict[Hashable, _Family] = {}
@@ -139,23 +162,23 @@ class DuplicateFinder:
 
         :param kind: what else tells frames apart, such as charge, spin and head.
         """
-        vector = structure_vector(numbers, positions, cell, pbc).astype(np.float32)
+        table, counts = _surroundings(numbers, positions, cell, pbc)
         key = (np.sort(numbers).tobytes(), int(np.sum(pbc)), kind)
         if key not in self._families:
             path = self.scratch / f'family-{len(self._families)}.f32'
             path.unlink(missing_ok=True)
-            self._families[key] = _Family(path, len(vector))
+            self._families[key] = _Family(path, counts, table.shape)
         family = self._families[key]
         family.members.append(self._n_frames)
         family.spacings.append(abs(float(np.linalg.det(cell)) / len(numbers)) ** (1 / 3) if np.all(pbc) else 0.0)
-        family.waiting.append(vector)
+        family.waiting.append(table.astype(np.float32))
         self._n_frames += 1
-        self._waiting += vector.nbytes
+        self._waiting += 4 * table.size
         if self._waiting > BYTES_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
-        """Move all vectors that are in memory to the disk."""
+        """Move everything that is in memory to the disk."""
         for family in self._families.values():
             family.flush()
         self._waiting = 0
@@ -166,17 +189,18 @@ class DuplicateFinder:
         mask = np.ones(self._n_frames, dtype=bool)
         for family in self._families.values():
             if len(family.members) > 1:
-                mask[family.members] = _distinct(family.vectors(), np.array(family.spacings), self.tolerance)
+                mask[family.members] = _distinct(family, self.tolerance)
         return mask
 
 
-def _distinct(vectors: Array, spacings: Array, tolerance: float) -> Array:
+def _distinct(family: _Family, tolerance: float) -> Array:
     """Return (frames,) which of these are equal to none of the distinct ones before."""
     from scipy.spatial import KDTree
 
-    points = _project(vectors)
+    tables, spacings = family.tables(), np.array(family.spacings)
+    points = _project(tables, family.counts)
     tree = KDTree(points)
-    distinct = np.ones(len(vectors), dtype=bool)
+    distinct = np.ones(len(tables), dtype=bool)
     for index, point in enumerate(points):
         if not distinct[index]:
             continue
@@ -184,26 +208,56 @@ def _distinct(vectors: Array, spacings: Array, tolerance: float) -> Array:
         near = np.sort(np.array(tree.query_ball_point(point, tolerance * (1 + 1e-6) + 1e-9)))
         near = near[(near > index) & distinct[near]]
         near = near[np.abs(spacings[near] - spacings[index]) <= tolerance]
-        for part in _parts(near, vectors.shape[1]):
-            difference = vectors[part].astype(np.float64) - vectors[index]
-            distinct[part] = np.sqrt(np.mean(difference**2, axis=1)) > tolerance
+        for part in _parts(near, tables[0].size):
+            distinct[part] = ~_are_equal(tables[index], tables[part], family.counts, tolerance)
     return distinct
 
 
-def _project(vectors: Array) -> Array:
+def _are_equal(table: Array, others: Array, counts: Array, tolerance: float) -> Array:
+    """Return (frames,) which of other frames have the same surroundings as one; cheap answers come first."""
+    one, others = table.astype(np.float64), others.astype(np.float64)
+    # Pairing atoms in the order of the table is one way to pair them, and sorting the columns is better than any way.
+    equal: Array = ((others - one) ** 2).mean(axis=(1, 2)) <= tolerance**2
+    differences = _sorted_columns(others, counts) - _sorted_columns(one[None], counts)
+    possible = (differences**2).mean(axis=1) <= tolerance**2
+    for index in np.flatnonzero(possible & ~equal):
+        equal[index] = _can_be_paired(one, others[index], counts, tolerance**2 * one.size)
+    return equal
+
+
+def _can_be_paired(one: Array, other: Array, counts: Array, limit: float) -> bool:
+    """Whether equal atoms of two frames can be paired such that the sum of squared differences is within a limit."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    total = 0.0
+    cuts = np.cumsum(counts)[:-1]
+    for rows, columns in zip(np.split(one, cuts), np.split(other, cuts), strict=True):
+        costs: list[Array] = []
+        lowest = total
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            costs.append(cdist(rows[start : start + ROWS_AT_ONCE], columns, 'sqeuclidean'))
+            lowest += float(costs[-1].min(axis=1).sum())
+            if lowest > limit:
+                return False
+        cost = np.concatenate(costs)
+        total += float(cost[linear_sum_assignment(cost)].sum())
+    return total <= limit
+
+
+def _project(tables: Array, counts: Array) -> Array:
     """Return (frames, components) the vectors along the directions in which they differ most, over √width.
 
     The directions come from a sample: a worse choice costs time and changes no result.
     """
-    sample = vectors[:: max(1, len(vectors) // SAMPLE)][:SAMPLE].astype(np.float64)
+    sample = _sorted_columns(tables[:: max(1, len(tables) // SAMPLE)][:SAMPLE], counts).astype(np.float64)
     mean = sample.mean(axis=0)
     values, combinations = np.linalg.eigh((sample - mean) @ (sample - mean).T)
     leading = combinations[:, values > 1e-12 * max(values[-1], 1e-12)][:, -COMPONENTS:]
     directions, _ = np.linalg.qr((sample - mean).T @ leading) if leading.size else (np.zeros((len(mean), 1)), None)
-    scale = np.sqrt(vectors.shape[1])
-    return np.concatenate(
-        [(vectors[part] - mean) @ directions / scale for part in _parts(np.arange(len(vectors)), vectors.shape[1])]
-    )
+    directions = directions / np.sqrt(len(mean))
+    parts = _parts(np.arange(len(tables)), len(mean))
+    return np.concatenate([(_sorted_columns(tables[part], counts) - mean) @ directions for part in parts])
 
 
 def _parts(indices: Array, width: int) -> Iterator[Array]:

@@ -23,7 +23,7 @@ from aiida_perovmlip.compute.shard import Shard, build_shards, check, digests
 from aiida_perovmlip.compute.summary import Summary
 
 Levels = Level | Mapping[str, Any] | Mapping[str, Level] | None
-Parts = Mapping[str, float]
+Parts = Mapping[str, float | int | None]
 Dialect = Literal['mace', 'gpumd', 'nequip', 'ase']
 
 
@@ -360,8 +360,8 @@ class DatasetData(orm.Data):
     def without_duplicates(self, tolerance: float = 0.005) -> DatasetData:
         """Return an unstored dataset without frames that repeat an earlier one.
 
-        :param tolerance: two frames of equal composition are one where the sorted neighbour distances of their atoms
-            differ by less than this in the root mean square, in Å.
+        :param tolerance: two frames of equal composition, charge, spin and head are one where the neighbour distances of
+            their atoms differ by less than this in the root mean square, in Å.
         """
         return self.select(self.distinct(tolerance))
 
@@ -374,7 +374,8 @@ class DatasetData(orm.Data):
         with TemporaryDirectory() as scratch:
             finder = DuplicateFinder(tolerance, Path(scratch))
             for frame in self.frames:
-                finder.add(frame.numbers, frame.positions, frame.cell, frame.pbc)
+                kind = (frame.charge, frame.spin, frame.head)
+                finder.add(frame.numbers, frame.positions, frame.cell, frame.pbc, kind)
             return np.asarray(finder.keep())
 
 

@@ -40,14 +40,19 @@ PATTERNS: tuple[tuple[Cause, str], ...] = (
         Cause.BUILD_FAILED,
         r'Failed building wheel|Failed to build(?!.*build dependencies)|metadata-generation-failed',
     ),
-    (Cause.CONFLICT, r'ResolutionImpossible|has requirement .* but you have|requires .*, which is not installed'),
     (Cause.OTHER_PYTHON, r'requires a different Python'),
     (
         Cause.UNREACHABLE,
         r'connection broken by|NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Max retries exceeded|ProxyError'
         r'|SSLError|Temporary failure in name resolution|Name or service not known|Could not fetch URL',
     ),
-    (Cause.NO_MATCH, r'No matching distribution found|Could not find a version that satisfies'),
+    (
+        Cause.NO_MATCH,
+        r'No matching distribution found|Could not find a version that satisfies'
+        # A version that exists nowhere contradicts, for pip, the wish to have the package.
+        r'|caused by:\n +The user requested (\S+)\n +The user requested \(constraint\) \1\S*\n\s*\n',
+    ),
+    (Cause.CONFLICT, r'ResolutionImpossible|has requirement .* but you have|requires .*, which is not installed'),
 )
 
 ADVICE: dict[Cause, str] = {
@@ -68,7 +73,10 @@ ADVICE: dict[Cause, str] = {
         'a package had to be built from its source, and that failed; the lines below name it. Often another '
         'Python has it ready made (`make … PYTHON=python3.12`).'
     ),
-    Cause.CONFLICT: 'the required versions contradict each other; the lines below name them. Please report this.',
+    Cause.CONFLICT: (
+        'the required versions contradict each other, or one does not exist for this Python; the lines below name '
+        'them. Another Python may help (`make … PYTHON=python3.12`); if not, please report this.'
+    ),
     Cause.OTHER_PYTHON: 'a package does not exist for this Python. Name another one (`make … PYTHON=python3.12`).',
     Cause.UNREACHABLE: (
         'pip reached no package index. Check the network, or tell pip of a mirror or a proxy with its own settings '
@@ -83,8 +91,10 @@ ADVICE: dict[Cause, str] = {
     Cause.UNKNOWN: 'pip stopped for a reason that is in the lines below.',
 }
 
-
-SAYS_NOTHING = r'\s*(note: |\[notice\]|\[end of output\]|╰─> See above)'
+SAYS_NOTHING = (
+    r'\s*(note: |\[notice\]|\[end of output\]|╰─> See above'
+    r'|To fix this you|[12]\. (loosen|remove)|ERROR: ResolutionImpossible)'
+)
 """Lines of pip that help nobody."""
 
 

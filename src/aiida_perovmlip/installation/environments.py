@@ -190,7 +190,7 @@ class Environment:
             self._make_venv(lock)
             (self.path / 'constraints.txt').write_text('\n'.join(self.constraints.values()) + '\n')
             if self.needs_torch:
-                self._check_torch()
+                self._check_torch(lock)
                 self._pip(lock, 'torch', 'install', self._torch_requirement)
             self._pip(lock, ' '.join(self.requirements or self.always), 'install', *self.wanted)
             self._pip(lock, 'checking', 'check')
@@ -217,17 +217,14 @@ class Environment:
         if run_logged(command, self.log, f'{self.name}: {title}', keep_open=(lock,)) != 0:
             raise self._failure(diagnose(self.log.read_text(errors='replace')))
 
-    def _check_torch(self) -> None:
+    def _check_torch(self, lock: int) -> None:
         """Stop before gigabytes are loaded that nobody asked for."""
         if self.torch != 'cpu':
             return
-        constraints = ('-c', str(self.path / 'constraints.txt'))
-        asked = ('install', '--dry-run', '--quiet', '--report', '-', '--no-deps', self._torch_requirement, *constraints)
-        answer = subprocess.run([*self._pip_command, *asked], capture_output=True, text=True, check=False)
-        if answer.returncode != 0:
-            self.log.write_text(self.log.read_text() + answer.stderr)
-            raise self._failure(diagnose(answer.stderr))
-        refusal = refuse_torch(torch_version(json.loads(answer.stdout)), platform.system(), platform.machine())
+        report = self.path / 'torch.json'
+        asked = ('--dry-run', '--no-deps', '--report', str(report), self._torch_requirement)
+        self._pip(lock, 'which torch', 'install', *asked)
+        refusal = refuse_torch(torch_version(json.loads(report.read_text())), platform.system(), platform.machine())
         if refusal:
             raise EnvironmentFailure(self.name, Cause.CUDA_BUILD, refusal)
 

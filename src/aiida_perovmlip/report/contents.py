@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 Quantity = Literal['energy', 'forces', 'stress']
 
@@ -137,8 +139,8 @@ class Parity:
 
     quantity: Quantity
     unit: str
-    reference: np.ndarray
-    predicted: np.ndarray
+    reference: Array
+    predicted: Array
     categories: tuple[str, ...] | None = None
     category: Literal['', 'element', 'group'] = ''
     n_total: int = 0

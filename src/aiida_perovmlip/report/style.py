@@ -21,16 +21,9 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', 'o')
 _VARIABLES = ('ink', 'muted', 'rule', 'surface', *(f'series-{number}' for number in range(1, len(SERIES) + 1)))
 
 LIGHT: Mapping[str, str] = MappingProxyType(dict(zip(_VARIABLES, (INK, MUTED, RULE, SURFACE, *SERIES), strict=True)))
-DARK: Mapping[str, str] = MappingProxyType(
-    dict(
-        zip(
-            _VARIABLES,
-            ('#e4e8eb', '#9ba6b0', '#343c44', '#14181c')
-            + ('#4db3ec', '#ff8a3d', '#2fc79a', '#e59bc4', '#f2b632', '#8fd0f5', '#c09a73', '#8a949d'),
-            strict=True,
-        )
-    )
-)
+_DARK = ('#e4e8eb', '#9ba6b0', '#343c44', '#14181c')
+_DARK_SERIES = ('#4db3ec', '#ff8a3d', '#2fc79a', '#e59bc4', '#f2b632', '#8fd0f5', '#c09a73', '#8a949d')
+DARK: Mapping[str, str] = MappingProxyType(dict(zip(_VARIABLES, _DARK + _DARK_SERIES, strict=True)))
 
 SETTINGS: Mapping[str, Any] = MappingProxyType(
     {

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+from aiida_perovmlip.report.quantities import shorten
+from aiida_perovmlip.report.style import themed
+
 SVG = 'http://www.w3.org/2000/svg'
 XLINK = 'http://www.w3.org/1999/xlink'
 NAMESPACES = {
@@ -18,7 +21,7 @@ NAMESPACES = {
     'cc': 'http://creativecommons.org/ns#',
     'rdf': 'http://www.w3.org/1999/02/22-rdf-syntax-ns#',
 }
-PIXELS_PER_POINT = 1.22
+PIXELS_PER_POINT = 1.28
 """Size on the page at which the smallest text is still read with ease."""
 
 _REFERENCE = re.compile(r'url\(#([^)]+)\)')
@@ -33,7 +36,13 @@ def write_svg(figure: Any, name: str, description: str, uuids: Sequence[str] = (
     :param uuids: the nodes that the figure shows; they go into its Dublin Core metadata.
     """
     buffer = io.BytesIO()
-    metadata = {'Title': description, 'Source': ' '.join(uuids), 'Date': None, 'Creator': None, 'Type': None}
+    metadata = {
+        'Title': description,
+        'Source': ' '.join(shorten(uuid, 64) for uuid in uuids),
+        'Date': None,
+        'Creator': None,
+        'Type': None,
+    }
     with warnings.catch_warnings():
         # Only the width of a missing glyph is guessed; the reader's font draws it.
         warnings.filterwarnings('ignore', message='.*[Gg]lyph.*missing')
@@ -87,8 +96,6 @@ def _prefix_references(element: ElementTree.Element, name: str) -> None:
 
 def _theme(element: ElementTree.Element) -> None:
     """Replace fixed colours by those of the page."""
-    from aiida_perovmlip.report.style import themed
-
     if 'style' in element.attrib:
         element.set('style', _COLOUR.sub(lambda match: themed(match.group()), element.get('style', '')))
 

@@ -188,6 +188,8 @@ def _arguments(training: Training, has_stress: bool) -> dict[str, Any]:
         'energy_key': 'REF_energy',
         'forces_key': 'REF_forces',
         'stress_key': 'REF_stress',
+        'total_charge_key': 'charge',
+        'total_spin_key': 'spin',
         'loss': 'universal',
         'error_table': 'PerAtomRMSEstressvirials' if has_stress else 'PerAtomRMSE',
         'compute_stress': has_stress,
