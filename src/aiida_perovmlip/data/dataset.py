@@ -360,8 +360,8 @@ class DatasetData(orm.Data):
     def without_duplicates(self, tolerance: float = 0.005) -> DatasetData:
         """Return an unstored dataset without frames that repeat an earlier one.
 
-        :param tolerance: two frames of equal composition, charge, spin and head are one where the neighbour distances of
-            their atoms differ by less than this in the root mean square, in Å.
+        :param tolerance: two frames of equal composition, charge, spin and head are one where the neighbour distances
+            of their atoms differ by less than this in the root mean square, in Å.
         """
         return self.select(self.distinct(tolerance))
 

@@ -164,7 +164,7 @@ class PotentialData(orm.Data):
 
     def export(self, folder: str | Path) -> Path:
         """Write all files into a folder, which is made where it is absent."""
-        folder = Path(folder)
+        folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         self.base.repository.copy_tree(folder)
         return folder

@@ -45,12 +45,14 @@ def select_groups(dataset: DatasetData, groups: orm.List) -> DatasetData:
 @calcfunction
 def import_extxyz(file: orm.SinglefileData, level: orm.Dict) -> DatasetData:
     """Read an extended XYZ file whose labels are of one level of theory; each frame names the file as its source."""
+    import gzip
     import io
     from dataclasses import replace
 
     from aiida_perovmlip.compute.extxyz import read_extxyz
 
     with file.open(mode='rb') as handle:
-        text = io.TextIOWrapper(handle, encoding='utf-8')
+        plain = gzip.open(handle) if file.filename.endswith('.gz') else handle
+        text = io.TextIOWrapper(plain, encoding='utf-8')
         frames = (replace(frame, source=file.uuid) for frame in read_extxyz(text, file.filename))
         return DatasetData.from_frames(frames, level.get_dict() or None)

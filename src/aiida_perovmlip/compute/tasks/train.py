@@ -28,8 +28,7 @@ class Train(Task):
         (job.folder / CURVE).write_text(json.dumps(curve))
         facts = self._reopen(job, architecture, training)
         refuse_divergence(trained)
-        asked = {name: value for name, value in asdict(training.settings).items() if name in trained.effective}
-        refuse_ignored_settings(asked, trained.effective)
+        refuse_ignored_settings(self._asked(job, architecture, training), trained.effective)
         return {
             'facts': asdict(facts),
             'settings': asdict(training.settings),
@@ -64,6 +63,12 @@ class Train(Task):
             seconds_left=job.seconds_left,
         )
 
+    def _asked(self, job: Job, architecture: Architecture, training: Training) -> dict[str, Any]:
+        """Return the settings that must have had an effect; a parent has the last word on what was not said."""
+        said = job.request.settings.get(architecture.name, {})
+        known = asdict(training.settings)
+        return known if training.parent is None else {name: known[name] for name in said}
+
     def _reopen(self, job: Job, architecture: Architecture, training: Training) -> PotentialFacts:
         """Read the facts of the potential from its files; it has to know all that it was trained on."""
         folder = job.folder / POTENTIAL
@@ -90,7 +95,8 @@ def refuse_divergence(trained: Trained) -> None:
 
 def refuse_ignored_settings(asked: dict[str, Any], effective: dict[str, Any]) -> None:
     """Raise where the trainer did something else than it was asked to."""
-    different = sorted(name for name, value in asked.items() if not _equal(value, effective[name]))
+    shown = [name for name in asked if name in effective]
+    different = sorted(name for name in shown if not _equal(asked[name], effective[name]))
     if different:
         facts = '; '.join(f'`{name}`: asked {asked[name]!r}, done {effective[name]!r}' for name in different)
         raise JobError(Status.SETTINGS_IGNORED, f'The trainer did not do what was asked. {facts}.')
