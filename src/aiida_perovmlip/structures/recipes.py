@@ -23,6 +23,10 @@ from aiida_perovmlip.structures.distort import distorted
 from aiida_perovmlip.structures.perovskite import GLAZER, Glazer, lattice_constant_of, sites_of, tilt_signs, tilted
 
 
+DECIMALS = 9
+"""Decimals of positions and cells in Å."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Frames that are built alike.
@@ -81,6 +85,9 @@ def _frames_of(family: Family, index: int, seed: int) -> Iterator[Atoms]:
         sites = sites_of(family.formula)
         ideal = tilted(*sites, family.lattice_constant, family.repeat, glazer, family.tilt_degrees, rng)
         frame = distorted(ideal, family.strain, family.rattle, rng)
+        # The last digits depend on the version of numpy; without them a recipe means the same everywhere.
+        frame.set_cell(np.round(frame.cell.array, DECIMALS))
+        frame.positions = np.round(frame.positions, DECIMALS)
         frame.info['group'] = family.group
         yield frame
 

@@ -52,7 +52,7 @@ def import_extxyz(file: orm.SinglefileData, level: orm.Dict) -> DatasetData:
     from aiida_perovmlip.compute.extxyz import read_extxyz
 
     with file.open(mode='rb') as handle:
-        plain = gzip.open(handle) if file.filename.endswith('.gz') else handle
+        plain = gzip.GzipFile(fileobj=handle) if file.filename.endswith('.gz') else handle
         text = io.TextIOWrapper(plain, encoding='utf-8')
         frames = (replace(frame, source=file.uuid) for frame in read_extxyz(text, file.filename))
         return DatasetData.from_frames(frames, level.get_dict() or None)

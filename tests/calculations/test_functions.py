@@ -1,0 +1,67 @@
+"""Steps with provenance between the jobs."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+from aiida import orm
+
+from aiida_perovmlip.calculations.functions.dataset import (
+    drop_duplicates,
+    import_extxyz,
+    join_datasets,
+    select_groups,
+    split_dataset,
+)
+from aiida_perovmlip.calculations.functions.structures import build_frames
+from aiida_perovmlip.data.dataset import DatasetData
+
+RECIPE = {'families': [{'formula': 'CsPbI3', 'count': 2, 'rattle': 0.05}, {'formula': 'MAPbI3', 'count': 1}]}
+
+
+def test_a_recipe_and_a_seed_make_the_same_frames_again():
+    first, second = (build_frames(orm.Dict(RECIPE), orm.Int(7)) for _ in range(2))
+    assert first.content_hash == second.content_hash
+    assert first.base.attributes.get('groups') == {'CsPbI3': 2, 'MAPbI3': 1}
+    assert build_frames(orm.Dict(RECIPE), orm.Int(8)).content_hash != first.content_hash
+
+
+def test_a_recipe_with_a_mistake_is_refused():
+    with pytest.raises(ValueError, match='formul'):
+        build_frames(orm.Dict({'families': [{'formul': 'CsPbI3', 'count': 2}]}), orm.Int(7))
+
+
+def test_each_part_of_a_split_knows_where_it_is_from(make_dataset):
+    dataset = make_dataset(6).store()
+    parts = split_dataset(dataset, orm.Dict({'a': 4, 'b': 2}), orm.Str('random'), orm.Int(0))
+    assert parts['a'].creator.inputs.dataset.uuid == dataset.uuid
+    joined = join_datasets(x=parts['a'], y=parts['b'])
+    assert len(joined) == 6
+
+
+def test_joining_levels_takes_heads(make_dataset, make_frames):
+    other = DatasetData.from_frames(make_frames(1), {'labeller': 'test', 'functional': 'other'}).store()
+    joined = join_datasets(heads=orm.List(['pairs', 'other']), a=make_dataset(1).store(), b=other)
+    assert set(joined.levels) == {'pairs', 'other'}
+
+
+def test_groups_are_selected_and_duplicates_dropped(make_frames, level):
+    from dataclasses import replace
+
+    frames = [replace(frame, group=group) for frame, group in zip(make_frames(3), 'aba', strict=True)]
+    dataset = DatasetData.from_frames([*frames, frames[0]], level).store()
+    assert len(select_groups(dataset, orm.List(['a']))) == 3
+    assert len(drop_duplicates(dataset, orm.Float(0.01))) == 3
+
+
+@pytest.mark.parametrize('compressed', [False, True])
+def test_an_imported_frame_names_its_file(make_dataset, level, tmp_path, compressed):
+    path = make_dataset(3).to_extxyz(tmp_path / 'frames.xyz')
+    if compressed:
+        text, path = path.read_bytes(), tmp_path / 'frames.xyz.gz'
+        path.write_bytes(gzip.compress(text))
+    file = orm.SinglefileData(path).store()
+    dataset = import_extxyz(file, orm.Dict(level))
+    assert {frame.source for frame in dataset} == {file.uuid}
+    assert dataset.content_hash == make_dataset(3).content_hash
