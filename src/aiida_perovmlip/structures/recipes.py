@@ -22,7 +22,6 @@ from ase import Atoms
 from aiida_perovmlip.structures.distort import distorted
 from aiida_perovmlip.structures.perovskite import GLAZER, Glazer, lattice_constant_of, sites_of, tilt_signs, tilted
 
-
 DECIMALS = 9
 """Decimals of positions and cells in Å."""
 
