@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training
+from aiida_perovmlip.compute.children import start_child
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.extxyz import write_extxyz
 from aiida_perovmlip.compute.frames import Frames
@@ -242,7 +242,7 @@ def _run_trainer(training: Training, arguments: dict[str, Any]) -> list[dict[str
     results = _Results(training.folder / 'results' / f'{NAME}_run-{training.seed}_train.txt')
     curve: list[dict[str, Any]] = []
     with (training.folder / LOG).open('w') as log:
-        process = subprocess.Popen(command, cwd=training.folder, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        process = start_child(command, training.folder, log, environment)
         try:
             while process.poll() is None and training.seconds_left() > 0:
                 time.sleep(POLL)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from aiida_perovmlip.compute.children import end_with_parent
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.labeller import AseLabeller
@@ -187,6 +188,7 @@ def _prepare(reference: str, settings: Any) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    end_with_parent()
     _worker['labeller'], _worker['settings'] = load_object(reference)(), settings
 
 
