@@ -119,3 +119,10 @@ def test_frames_without_labels_are_refused(run_job, potential, make_frames):
     bare = DatasetData.from_frames(make_frames(1, labels=False)).store()
     with pytest.raises(ValueError, match='label it first'):
         run_job(EvaluateCalculation, None, potential=potential, dataset=bare)
+
+
+def test_levels_are_not_mixed_into_one_number(run_job, potential, make_dataset, make_frames):
+    other = DatasetData.from_frames(make_frames(1), {'labeller': 'test', 'functional': 'other'}).store()
+    joined = DatasetData.concatenate([make_dataset(1).store(), other], heads=['pairs', 'other']).store()
+    with pytest.raises(ValueError, match=r'mixes the levels.*select_head'):
+        run_job(EvaluateCalculation, None, potential=potential, dataset=joined)

@@ -74,6 +74,16 @@ def test_equal_levels_have_equal_fingerprints_and_no_others():
     assert str(one) == 'cp2k / PBE / 500 Ry'
 
 
+def test_numbers_of_a_level_are_equal_whatever_their_type():
+    assert Level('a', details={'t': 300}).fingerprint == Level('a', details={'t': 300.0}).fingerprint
+
+
+@pytest.mark.parametrize('content', [{'functional': 'PBE'}, {'labeller': ''}, {'labeller': 'a', 'cutoff': 500}])
+def test_a_level_that_is_none_is_refused(content):
+    with pytest.raises(ValueError, match=r'labeller|text'):
+        Level.from_dict(content)
+
+
 def test_a_level_with_a_foreign_fingerprint_is_refused():
     with pytest.raises(ValueError, match='does not belong'):
         Level.from_dict({'labeller': 'cp2k', 'fingerprint': '0' * 16})

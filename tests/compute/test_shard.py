@@ -94,6 +94,8 @@ def test_taking_frames_keeps_their_atoms_together(make_frames):
         ({'cell': np.full((3, 3), np.nan)}, 'cell'),
         ({'cell': np.zeros(6)}, 'cell'),
         ({'energy': 'low'}, 'energy'),
+        ({'energy': 1e12}, 'energy'),
+        ({'forces': np.full((40, 3), 1e20)}, 'forces'),
         ({'forces': None}, 'forces'),
         ({'energy': None}, 'energy'),
         ({'charge': 0.5}, 'charge'),
@@ -169,3 +171,11 @@ def test_ase_atoms_round_trip(make_frames):
     frame = replace(make_frames(1)[0], group='cubic', charge=1, spin=2, trajectory='t')
     assert same(Frame.from_atoms(frame.to_atoms()), frame)
     assert Frame.from_atoms(Atoms('H', info={'config_type': 'atom'})).group == 'atom'
+
+
+def test_two_parallel_vectors_span_no_area(make_frames):
+    cell = np.array([[5.0, 0, 0], [10.0, 0, 0], [0, 0, 5.0]])
+    frame = replace(make_frames(1, labels=False)[0], cell=cell, pbc=np.array([True, True, False]))
+    with pytest.raises(FrameError, match='frame 0 has a `cell` without extent'):
+        build([frame])
+    build([replace(frame, pbc=np.array([True, False, True]))])

@@ -168,7 +168,7 @@ def test_heads_are_part_of_the_content_only_where_there_are_several(make_dataset
 def test_different_labels_are_not_joined(make_frames, level):
     bare = DatasetData.from_frames(make_frames(1, labels=False)).store()
     labelled = DatasetData.from_frames(make_frames(1), level).store()
-    with pytest.raises(FrameError, match='different labels'):
+    with pytest.raises(FrameError, match='do not carry the same'):
         DatasetData.concatenate([labelled, bare])
 
 
@@ -200,7 +200,7 @@ def test_a_shard_that_was_tampered_with_is_not_stored(make_dataset):
     content = bytearray(dataset.base.repository.get_object_content(path, 'rb'))
     content[len(content) // 2] ^= 1
     dataset.base.repository.put_object_from_filelike(io.BytesIO(bytes(content)), path)
-    dataset._sealed_content_hash = None
+    dataset._sealed = None
     with pytest.raises(StoringNotAllowed):
         dataset.store()
 
@@ -240,3 +240,115 @@ def test_the_list_of_shards_is_plain_json(make_dataset):
     content = json.loads(make_dataset(1).base.repository.get_object_content('frames.json'))
     assert content['format'] == 1
     assert content['shards'][0]['n_frames'] == 1
+
+
+def test_a_calculator_that_went_on_is_not_asked_for_old_labels():
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+
+    frames, shared = [bulk('Cu', cubic=True) for _ in range(3)], EMT()
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=seed)
+        atoms.calc = shared
+        atoms.get_forces()
+    with pytest.raises(FrameError, match='frame 0: its calculator holds the results of another structure'):
+        DatasetData.from_ase(frames, {'labeller': 'emt'})
+    moved = bulk('Cu', cubic=True)
+    moved.calc = EMT()
+    moved.get_forces()
+    moved.rattle(0.1)
+    with pytest.raises(FrameError, match='another structure'):
+        DatasetData.from_ase([moved], {'labeller': 'emt'})
+
+
+def test_atoms_that_move_on_do_not_change_a_frame():
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+
+    def simulate():
+        atoms = bulk('Cu', cubic=True)
+        atoms.calc = EMT()
+        for _ in range(4):
+            atoms.positions[0, 0] += 0.1
+            atoms.get_forces()
+            yield atoms
+
+    dataset = DatasetData.from_ase(simulate(), {'labeller': 'emt'})
+    assert [round(frame.positions[0, 0], 6) for frame in dataset] == [0.1, 0.2, 0.3, 0.4]
+    assert len(set(energies(dataset))) == 4
+
+
+@pytest.fixture
+def bulk_and_molecule(make_frames):
+    molecule = Frame(np.array([1, 1]), np.eye(3)[:2], energy=-1.0, forces=np.zeros((2, 3)))
+    return [*make_frames(2), molecule, *make_frames(2, seed=9)]
+
+
+def test_a_stress_that_is_absent_does_not_depend_on_the_neighbours(bulk_and_molecule, level, monkeypatch):
+    whole = DatasetData.from_frames(bulk_and_molecule, level)
+    alone = DatasetData.from_frames(bulk_and_molecule[2:3], level)
+    assert whole.select([2]).content_hash == alone.content_hash
+    joined = DatasetData.concatenate([whole.select([0, 1]).store(), alone.store(), whole.select([3, 4]).store()])
+    assert joined.content_hash == whole.content_hash
+    assert joined.labels == whole.labels == ['energy', 'forces', 'stress']
+    assert np.isnan(joined.frames.column('stress')).any(axis=1).tolist() == [False, False, True, False, False]
+    monkeypatch.setattr('aiida_perovmlip.compute.shard.MAXIMUM_FRAMES', 1)
+    assert DatasetData.from_frames(bulk_and_molecule, level).content_hash == whole.content_hash
+
+
+@pytest.mark.parametrize('field', ['energy', 'charge'])
+def test_what_some_frames_carry_all_must_also_across_shards(make_frames, level, monkeypatch, field):
+    monkeypatch.setattr('aiida_perovmlip.compute.shard.MAXIMUM_FRAMES', 2)
+    frames = [replace(frame, charge=1) for frame in make_frames(4)]
+    frames[2:] = [replace(frame, **{field: None}) for frame in frames[2:]]
+    with pytest.raises(FrameError, match=f'the frames from 2 on have not|those before have {field}'):
+        DatasetData.from_frames(frames, level)
+
+
+def test_charged_and_uncharged_datasets_are_not_joined(make_dataset, make_frames, level):
+    charged = DatasetData.from_frames([replace(frame, charge=1) for frame in make_frames(1)], level)
+    with pytest.raises(FrameError, match='a later one have charge'):
+        DatasetData.concatenate([make_dataset(1).store(), charged.store()])
+
+
+@pytest.mark.parametrize('change', [{'n_frames': 99}, {'elements': ['H']}, {'levels': {}}])
+def test_no_attribute_can_be_forged(make_dataset, change):
+    dataset = make_dataset(1)
+    dataset.base.attributes.set_many(change)
+    with pytest.raises(StoringNotAllowed):
+        dataset.store()
+
+
+@pytest.mark.parametrize('value', [1 / 3, 0.1 + 0.2, 1e22, 300, [1, {'deep': 2.5}]])
+def test_a_level_is_readable_after_it_was_stored(make_frames, value):
+    level = {'labeller': 'test', 'details': {'x': value}}
+    dataset = DatasetData.from_frames(make_frames(1), level).store()
+    again = orm.load_node(dataset.pk)
+    again._attributes_cache = None
+    assert again.level.fingerprint == dataset.level.fingerprint
+
+
+def test_heads_of_one_level_are_selected_for_evaluation(make_dataset, make_frames):
+    other = DatasetData.from_frames(make_frames(2, seed=1), {'labeller': 'test', 'functional': 'other'}).store()
+    joined = DatasetData.concatenate([make_dataset(1).store(), other], heads=['pairs', 'other'])
+    assert len(joined.select_head('other')) == 2
+    with pytest.raises(LevelError, match='no head `hse`'):
+        joined.select_head('hse')
+
+
+@pytest.mark.parametrize('indices', [[0.9], ['0'], [[0, 1]]])
+def test_frames_are_selected_by_whole_numbers_alone(make_dataset, indices):
+    with pytest.raises(IndexError, match='list of positions or a mask'):
+        make_dataset(2).select(indices)
+    assert len(make_dataset(3).select(slice(1, None))) == 2
+
+
+def test_a_shuffled_selection_reads_every_shard_once(make_frames, level, monkeypatch):
+    monkeypatch.setattr('aiida_perovmlip.compute.shard.MAXIMUM_FRAMES', 3)
+    dataset = DatasetData.from_frames([replace(f, group=f'g{i}') for i, f in enumerate(make_frames(12))], level).store()
+    order = np.random.default_rng(0).permutation(12)
+    shuffled, opened = dataset.select(order), []
+    opener = shuffled.frames.opener
+    shuffled.frames.opener = lambda path: opened.append(path) or opener(path)
+    assert [frame.group for frame in shuffled] == [f'g{index}' for index in order]
+    assert len(opened) == 4

@@ -40,6 +40,11 @@ def test_equal_files_are_an_equal_potential(folder):
     assert PotentialData(folder, **FACTS).content_hash != one.content_hash
 
 
+def test_the_level_is_part_of_a_potential(folder):
+    one, other = (PotentialData(folder, levels={'default': Level(name)}, **FACTS).store() for name in ('cp2k', 'vasp'))
+    assert one.base.caching.compute_hash() != other.base.caching.compute_hash()
+
+
 def test_typed_fields_find_potentials(folder):
     potential = PotentialData(folder, **{**FACTS, 'cutoff': 4.75}).store()
     fields = PotentialData.fields

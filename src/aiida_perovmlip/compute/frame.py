@@ -85,17 +85,42 @@ class Frame:
 
     @classmethod
     def from_atoms(cls, atoms: Any, **fields: Any) -> Frame:
-        """Read ASE atoms: labels from an attached calculator, group, charge and so on from `atoms.info`."""
+        """Read ASE atoms: labels from an attached calculator, group, charge and so on from `atoms.info`.
+
+        Everything is copied, so that atoms which move on (in a loop, in a simulation) do not change the frame. Labels
+        that the calculator computed for another structure are refused.
+        """
         results = atoms.calc.results if atoms.calc is not None else {}
-        values = {name: results[name] for name in LABELS if results.get(name) is not None}
-        if (stress := values.get('stress')) is not None and np.shape(stress) == (3, 3):
-            values['stress'] = to_voigt(np.asarray(stress))
+        values: dict[str, Any] = {name: results[name] for name in LABELS if results.get(name) is not None}
+        if values and _is_of_another(atoms):
+            raise FrameError(
+                'its calculator holds the results of another structure. Keep the results of each frame: '
+                '`atoms.calc = SinglePointCalculator(atoms, energy=…, forces=…)` before you go on.'
+            )
+        if 'forces' in values:
+            values['forces'] = np.array(values['forces'])
+        if 'stress' in values:
+            stress = np.array(values['stress'])
+            values['stress'] = to_voigt(stress) if stress.shape == (3, 3) else stress
         known = atoms.info
         values |= {name: known[name] for name in ('charge', 'spin', *CATEGORIES) if name in known}
         if 'group' not in known and 'config_type' in known:
             values['group'] = str(known['config_type'])
         values |= fields
-        return cls(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **values)
+        return cls(atoms.numbers.copy(), atoms.positions.copy(), atoms.cell.array.copy(), atoms.pbc.copy(), **values)
+
+
+def _is_of_another(atoms: Any) -> bool:
+    """Whether the calculator of these atoms last computed another structure."""
+    computed = getattr(atoms.calc, 'atoms', None)
+    if computed is None or computed is atoms:
+        return False
+    theirs, ours = computed.arrays, atoms.arrays
+    return bool(
+        theirs['positions'].tobytes() != ours['positions'].tobytes()
+        or theirs['numbers'].tobytes() != ours['numbers'].tobytes()
+        or computed.cell.array.tobytes() != atoms.cell.array.tobytes()
+    )
 
 
 def to_voigt(stress: Array) -> Array:

@@ -12,14 +12,14 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from aiida_perovmlip.compute.frame import CATEGORIES, DTYPES, Array, Frame, FrameError
-from aiida_perovmlip.compute.shard import Columns, Shard, write_array
+from aiida_perovmlip.compute.shard import MAXIMUM_FRAMES, Columns, Shard, join, write_array
 
 MANIFEST = 'frames.json'
 SELECTION = 'selection.npy'
@@ -57,6 +57,7 @@ class Frames:
         self.shards = tuple(shards)
         self.opener = opener
         self.selection = selection
+        self._last: tuple[int, Shard] | None = None  # asking for one frame after the other reads a shard once
         self._starts = np.concatenate([[0], np.cumsum([entry.n_frames for entry in self.shards])]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -65,25 +66,33 @@ class Frames:
     def chunks(self, columns: Iterable[str] | None = None) -> Iterator[Shard]:
         """Yield the selected frames in order, as shards in memory, one at a time; only these columns where given."""
         wanted = None if columns is None else tuple(columns)
-        for entry, local in self._runs():
-            with self.opener(entry.path) as handle:
-                shard = Shard.read(handle, wanted)
-            if entry.head is not None:
-                shard.rename('head', entry.head)
-            yield shard if local is None else shard.take(local)
-
-    def _runs(self) -> Iterator[tuple[ShardEntry, Array | None]]:
-        """Yield, in the order of the selection, each run of frames of one shard."""
         if self.selection is None:
-            yield from ((entry, None) for entry in self.shards)
+            yield from (self._read(shard, wanted) for shard in range(len(self.shards)))
             return
-        if not len(self.selection):
-            return
-        owner = np.searchsorted(self._starts, self.selection, side='right') - 1
-        cuts = np.flatnonzero(np.diff(owner)) + 1
-        for run in np.split(np.arange(len(self.selection)), cuts):
-            shard = int(owner[run[0]])
-            yield self.shards[shard], self.selection[run] - self._starts[shard]
+        for start in range(0, len(self.selection), MAXIMUM_FRAMES):
+            window = self.selection[start : start + MAXIMUM_FRAMES]
+            yield from self._sorted(window, wanted) if (np.diff(window) >= 0).all() else self._shuffled(window, wanted)
+
+    def _sorted(self, window: Array, wanted: tuple[str, ...] | None) -> Iterator[Shard]:
+        """Yield the frames of an ascending selection, shard after shard."""
+        owner = np.searchsorted(self._starts, window, side='right') - 1
+        for shard in np.unique(owner).tolist():
+            yield self._read(shard, wanted).take(window[owner == shard] - self._starts[shard])
+
+    def _shuffled(self, window: Array, wanted: tuple[str, ...] | None) -> Iterator[Shard]:
+        """Yield the frames of a selection in any order; every shard is read once."""
+        order = np.argsort(window, kind='stable')
+        found = join(list(self._sorted(window[order], wanted)))
+        yield found.take(np.argsort(order, kind='stable'))
+
+    def _read(self, shard: int, wanted: tuple[str, ...] | None = None) -> Shard:
+        """Read one shard, under the head that this list gives it."""
+        entry = self.shards[shard]
+        with self.opener(entry.path) as handle:
+            found = Shard.read(handle, wanted)
+        if entry.head is not None:
+            found.rename('head', entry.head)
+        return found
 
     def __iter__(self) -> Iterator[Frame]:
         for chunk in self.chunks():
@@ -95,43 +104,31 @@ class Frames:
         position = index % len(self)
         position = int(self.selection[position]) if self.selection is not None else position
         shard = bisect_right(self._starts.tolist(), position) - 1
-        entry = self.shards[shard]
-        with self.opener(entry.path) as handle:
-            found = Shard.read(handle).frame(position - int(self._starts[shard]))
-        return found if entry.head is None else replace(found, head=entry.head)
+        if self._last is None or self._last[0] != shard:
+            self._last = (shard, self._read(shard))
+        return self._last[1].frame(position - int(self._starts[shard]))
 
     def column(self, name: str) -> Array:
         """Return one column of all selected frames; an explicit call that needs the memory for it.
 
         Categories come as arrays of text, `offsets` as the offsets of the selection.
         """
-        if name == 'offsets':
-            counts = [np.diff(chunk.columns['offsets']) for chunk in self.chunks(())]
-            return np.concatenate([[0], np.cumsum(np.concatenate(counts))]) if counts else np.zeros(1, np.int64)
-        parts = []
-        for chunk in self.chunks((name,)):
-            if name not in chunk.columns:
-                raise KeyError(f'these frames have no `{name}`.')
-            column = chunk.columns[name]
-            parts.append(np.array(chunk.names[name])[column] if name in CATEGORIES else column)
-        if not parts:
-            return np.zeros((0, *DTYPES[name][1]) if name in DTYPES else 0)
-        return np.concatenate(parts)
+        return self.columns((name,))[name]
 
     def columns(self, names: Iterable[str] | None = None) -> Columns:
-        """Return these columns, or all numeric ones, of all selected frames in one pass over the shards."""
-        parts: dict[str, list[Array]] = {}
-        for chunk in self.chunks(names):
-            for name, column in chunk.columns.items():
-                if name == 'offsets':
-                    parts.setdefault(name, []).append(np.diff(column))
-                else:
-                    parts.setdefault(name, []).append(
-                        np.array(chunk.names[name])[column] if name in CATEGORIES else column
-                    )
-        joined = {name: columns[0] if len(columns) == 1 else np.concatenate(columns) for name, columns in parts.items()}
-        joined['offsets'] = np.concatenate([[0], np.cumsum(joined['offsets'])])
-        return joined
+        """Return these columns, or all of them, of all selected frames in one pass over the shards."""
+        chunks = list(self.chunks(names))
+        missing = [name for name in names or () if chunks and not any(name in chunk.columns for chunk in chunks)]
+        if missing:
+            raise KeyError(f'these frames have no {", ".join(missing)}.')
+        if not chunks:
+            empty = {name: np.zeros((0, *DTYPES[name][1])) for name in names or () if name in DTYPES}
+            return {**empty, 'offsets': np.zeros(1, np.int64)}
+        joined = join(chunks)
+        texts = {
+            name: np.array(joined.names[name])[joined.columns[name]] for name in CATEGORIES if name in joined.columns
+        }
+        return {**joined.columns, **texts}
 
     def take(self, indices: Any) -> Frames:
         """Return the frames at these positions of this selection, in this order."""

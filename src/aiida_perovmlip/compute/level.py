@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -34,10 +35,21 @@ class Level:
     spin: str = ''
     details: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name != 'details' and not isinstance(value, str):
+                raise ValueError(
+                    f'`{one.name}` of a level of theory is {value!r} but has to be text, such as "500 Ry".'
+                )
+        if not self.labeller:
+            raise ValueError('a level of theory needs a `labeller`, such as "cp2k" or "vasp".')
+        object.__setattr__(self, 'details', _plain(self.details))
+
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that are equal for equal levels and only for these."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(',', ':'), allow_nan=False)
+        text = json.dumps(asdict(self), sort_keys=True, separators=(',', ':'), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +65,8 @@ class Level:
             raise ValueError(
                 f'a level of theory has no {", ".join(map(repr, unknown))}; known are {", ".join(sorted(known))}.'
             )
+        if 'labeller' not in content:
+            raise ValueError('a level of theory needs a `labeller`, such as "cp2k" or "vasp".')
         level = cls(**{key: value for key, value in content.items() if key in known})
         if content.get('fingerprint', level.fingerprint) != level.fingerprint:
             raise ValueError(f'the fingerprint {content["fingerprint"]} does not belong to this level of theory.')
@@ -61,3 +75,16 @@ class Level:
     def __str__(self) -> str:
         parts = (self.labeller, self.functional, self.dispersion, self.cutoff, self.basis, self.kpoints)
         return ' / '.join(part for part in parts if part)
+
+
+def _plain(value: Any) -> Any:
+    """Return plain values that a database gives back as they are: every number as a float of twelve digits."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return float(f'{value:.12g}')
+    raise ValueError(f'{value!r} cannot be part of a level of theory; use numbers, text, lists and dictionaries.')

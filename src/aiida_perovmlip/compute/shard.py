@@ -23,6 +23,7 @@ digest          (F, 16) uint8 hash of everything above but `head` and `source`
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,12 @@ MAXIMUM_ATOMS = 2**18
 MAXIMUM_FRAMES = 2**16
 """A shard is closed at the first of these; about 15 MB with labels."""
 
+LARGEST_ENERGY = 1e8
+LARGEST_FORCE = 1e6
+"""In eV per atom and eV/Å: beyond these a label is the debris of a failed calculation and not physics."""
+
 _NOT_FINITE = 'has a value in `{}` that is not finite.'
+_ABSURD = 'has a value in `{}` that is too large to be physics.'
 
 Columns = dict[str, Array]
 
@@ -134,25 +140,36 @@ def digests(shard: Shard, labels: bool = True) -> Array:
     Without labels only what a labeller is given enters: atoms, positions, cell, periodicity, charge and spin.
     """
     columns, offsets = shard.columns, shard.columns['offsets'].tolist()
-    n_frames = len(shard)
-    per_frame = ['cells', 'pbc', 'charge', 'spin', *(['energy', 'stress'] if labels else [])]
-    per_atom = ['numbers', 'positions', *(['forces'] if labels else [])]
-    rows = [_bytes_per_row(columns[name]) for name in per_frame if name in columns]
-    table = np.concatenate(rows, axis=1) if rows else np.zeros((n_frames, 0), np.uint8)
+    per_frame = [
+        name for name in ('cells', 'pbc', 'charge', 'spin', *(['energy'] if labels else [])) if name in columns
+    ]
+    per_atom = [name for name in ('numbers', 'positions', *(['forces'] if labels else [])) if name in columns]
+    prefix = ','.join((*per_frame, *per_atom)).encode()
+    table = np.concatenate([_bytes_per_row(columns[name]) for name in per_frame], axis=1)
     width, flat = table.shape[1], _flat(table)
-    atoms = [(_flat(_bytes_per_row(columns[name])), columns[name][:1].nbytes) for name in per_atom if name in columns]
-    prefix = ','.join(name for name in (*per_frame, *per_atom) if name in columns).encode()
-    texts = _category_bytes(shard) if labels else [b''] * n_frames
+    atoms = [(_flat(_bytes_per_row(columns[name])), columns[name][:1].nbytes) for name in per_atom]
+    texts = _category_bytes(shard) if labels else [b''] * len(shard)
+    stresses = _stress_bytes(shard) if labels else texts
     out = bytearray()
-    for index in range(n_frames):
+    for index, (text, stress) in enumerate(zip(texts, stresses, strict=True)):
         start, end = offsets[index], offsets[index + 1]
         state = hashlib.blake2b(prefix, digest_size=16)
-        state.update(texts[index])
+        state.update(text)
         state.update(flat[index * width : (index + 1) * width])
         for view, size in atoms:
             state.update(view[start * size : end * size])
+        state.update(stress)
         out += state.digest()
-    return np.frombuffer(bytes(out), np.uint8).reshape(n_frames, 16)
+    return np.frombuffer(bytes(out), np.uint8).reshape(len(shard), 16)
+
+
+def _stress_bytes(shard: Shard) -> list[bytes]:
+    """Return the stress of each frame as bytes; none where it has none, whatever the others have."""
+    if 'stress' not in shard.columns:
+        return [b''] * len(shard)
+    rows = _bytes_per_row(shard.columns['stress'])
+    given = np.isfinite(shard.columns['stress'][:, 0]).tolist()
+    return [row.tobytes() if has else b'' for row, has in zip(rows, given, strict=True)]
 
 
 def _bytes_per_row(column: Array) -> Array:
@@ -186,10 +203,7 @@ class ShardBuilder:
 
     def __init__(self, first_index: int = 0) -> None:
         self._first = first_index
-        self._lists: dict[str, list[Any]] = {name: [] for name in ('numbers', 'positions', 'cells', 'pbc')}
-        self._optional: dict[str, list[Any]] = {}
-        self._codes: dict[str, dict[str, int]] = {category: {} for category in CATEGORIES}
-        self._category: dict[str, list[int]] = {category: [] for category in CATEGORIES}
+        self._frames: list[Frame] = []
         self._counts: list[int] = []
         self.n_atoms = 0
 
@@ -199,25 +213,12 @@ class ShardBuilder:
     @property
     def is_full(self) -> bool:
         """Whether the shard should be closed."""
-        return self.n_atoms >= MAXIMUM_ATOMS or len(self) >= MAXIMUM_FRAMES
+        return self.n_atoms >= MAXIMUM_ATOMS or len(self._counts) >= MAXIMUM_FRAMES
 
     def add(self, frame: Frame) -> None:
         """Add one frame."""
-        n_atoms, index = len(frame.numbers), len(self._counts)
-        lists = self._lists
-        lists['numbers'].append(frame.numbers)
-        lists['positions'].append(frame.positions)
-        lists['cells'].append(frame.cell)
-        lists['pbc'].append(frame.pbc)
-        for name in ('energy', 'forces', 'stress', 'charge', 'spin'):
-            value = getattr(frame, name)
-            if value is not None:
-                self._optional.setdefault(name, [None] * index).append(value)
-            elif name in self._optional:
-                self._optional[name].append(None)
-        for category, codes in self._codes.items():
-            text = getattr(frame, category)
-            self._category[category].append(codes.setdefault(text, len(codes)))
+        n_atoms = len(frame.numbers)
+        self._frames.append(frame)
         self._counts.append(n_atoms)
         self.n_atoms += n_atoms
 
@@ -225,18 +226,22 @@ class ShardBuilder:
         """Return the checked shard."""
         if not self._counts:
             raise FrameError('there are no frames.')
-        counts = np.array(self._counts, dtype=np.int64)
-        columns: Columns = {'offsets': np.concatenate([[0], np.cumsum(counts)])}
-        for name, values in self._lists.items():
-            columns[name] = self._column(name, values)
-        for name, values in self._optional.items():
-            columns[name] = self._column(name, self._fill(name, values))
-            if name == 'stress':  # NaN in the column means "none", so it may not be given
-                given = np.array([value is not None for value in values])
-                _refuse(given & ~np.isfinite(columns[name]).all(axis=1), self._first, _NOT_FINITE.format('stress'))
-        for category, codes in self._category.items():
-            columns[category] = np.array(codes, dtype=np.int32)
-        names = {category: [str(text) for text in codes] for category, codes in self._codes.items()}
+        frames = self._frames
+        columns: Columns = {'offsets': np.concatenate([[0], np.cumsum(np.array(self._counts, dtype=np.int64))])}
+        columns['numbers'] = self._column('numbers', [frame.numbers for frame in frames])
+        columns['positions'] = self._column('positions', [frame.positions for frame in frames])
+        columns['cells'] = self._column('cells', [frame.cell for frame in frames])
+        columns['pbc'] = self._column('pbc', [frame.pbc for frame in frames])
+        for name in ('energy', 'forces', 'stress', 'charge', 'spin'):
+            values = [getattr(frame, name) for frame in frames]
+            if any(value is not None for value in values):
+                columns[name] = self._column(name, self._fill(name, values))
+        if 'stress' in columns:  # NaN in the column means "none", so it may not be given
+            given = np.array([frame.stress is not None for frame in frames])
+            _refuse(given & ~np.isfinite(columns['stress']).all(axis=1), self._first, _NOT_FINITE.format('stress'))
+        names: dict[str, list[str]] = {}
+        for category in CATEGORIES:
+            names[category], columns[category] = _categorise([str(getattr(frame, category)) for frame in frames])
         shard = Shard(columns, names)
         check(shard, self._first)
         columns['digest'] = digests(shard)
@@ -301,6 +306,13 @@ class ShardBuilder:
         return f'`{name}` has values of different kinds.'
 
 
+def _categorise(texts: list[str]) -> tuple[list[str], Array]:
+    """Return the different texts in order of appearance, and the place of each text among these."""
+    names = list(dict.fromkeys(texts))
+    places = {name: place for place, name in enumerate(names)}
+    return names, np.array([places[text] for text in texts], dtype=np.int32)
+
+
 def check(shard: Shard, first_index: int = 0) -> None:
     """Refuse what no frame may hold; the message names the first such frame, counted from `first_index`."""
     columns = shard.columns
@@ -322,6 +334,10 @@ def check(shard: Shard, first_index: int = 0) -> None:
     _refuse(~np.isfinite(columns['cells']).all(axis=(1, 2)), first_index, _NOT_FINITE.format('cell'))
     if 'energy' in columns:
         _refuse(~np.isfinite(columns['energy']), first_index, 'has an `energy` that is not finite.')
+        _refuse(np.abs(columns['energy']) > LARGEST_ENERGY * counts, first_index, _ABSURD.format('energy'))
+    if 'forces' in columns:
+        huge = (np.abs(columns['forces']) > LARGEST_FORCE).any(axis=1)
+        _refuse(_by_frame(huge, columns), first_index, _ABSURD.format('forces'))
     if 'stress' in columns:
         finite = np.isfinite(columns['stress'])
         _refuse(finite.any(axis=1) & ~finite.all(axis=1), first_index, _NOT_FINITE.format('stress'))
@@ -340,7 +356,9 @@ def _flat_cells(columns: Columns) -> Array:
     lengths = np.linalg.norm(columns['cells'], axis=2)
     flat: Array = ((lengths < 1e-3) & columns['pbc']).any(axis=1)
     units = columns['cells'] / np.where(lengths > 0, lengths, 1.0)[:, :, None]
-    flat |= columns['pbc'].all(axis=1) & (np.abs(np.linalg.det(units)) < 1e-6)
+    overlaps = units @ units.transpose(0, 2, 1)
+    both = columns['pbc'][:, :, None] & columns['pbc'][:, None, :]
+    flat |= np.linalg.det(np.where(both, overlaps, np.eye(3))) < 1e-12
     return flat
 
 
@@ -357,14 +375,55 @@ def _refuse(bad: Array, first_index: int, what: str) -> None:
 
 
 def build_shards(frames: Iterable[Frame]) -> Iterator[Shard]:
-    """Turn a stream of frames into checked shards; only one shard is in memory at a time."""
+    """Turn a stream of frames into checked shards that all carry the same; one shard is in memory at a time."""
     builder = ShardBuilder()
-    done = 0
-    for frame in frames:
-        builder.add(frame)
-        if builder.is_full:
-            yield builder.build()
+    done, carried = 0, None
+    for frame in itertools.chain(frames, [None]):
+        if frame is not None:
+            builder.add(frame)
+        if len(builder) and (builder.is_full or frame is None):
+            shard = builder.build()
+            carried = carried_by(shard) if carried is None else carried
+            if carried_by(shard) != carried:
+                raise FrameError(differing(carried, carried_by(shard), f'the frames from {done} on', 'those before'))
+            yield shard
             done += len(builder)
             builder = ShardBuilder(done)
-    if len(builder):
-        yield builder.build()
+
+
+def carried_by(shard: Shard) -> frozenset[str]:
+    """Return what all frames of a dataset have, or none of them."""
+    return frozenset(shard.columns) & {'energy', 'forces', 'charge', 'spin'}
+
+
+def differing(one: frozenset[str], other: frozenset[str], whose: str, others: str) -> str:
+    """Return a sentence for frames that do not carry the same as others."""
+    more, less = ', '.join(sorted(other - one)), ', '.join(sorted(one - other))
+    facts = [
+        f'{whose} have {more}, {others} have not' if more else '',
+        f'{others} have {less}, {whose} have not' if less else '',
+    ]
+    return '; '.join(fact for fact in facts if fact) + '. State it for all or for none.'
+
+
+def join(shards: Sequence[Shard]) -> Shard:
+    """Return the frames of all shards, in order, as one shard."""
+    if len(shards) == 1:
+        return shards[0]
+    names: dict[str, list[str]] = {}
+    columns: dict[str, list[Array]] = {}
+    present = set().union(*(shard.columns for shard in shards))
+    for shard in shards:
+        for name in present - {'offsets'}:
+            if name in CATEGORIES:
+                known = names.setdefault(name, [])
+                known += [text for text in shard.names[name] if text not in known]
+                codes = np.array([known.index(text) for text in shard.names[name]], dtype=np.int32)
+                columns.setdefault(name, []).append(codes[shard.columns[name]])
+            elif name == 'stress' and name not in shard.columns:
+                columns.setdefault(name, []).append(np.full((len(shard), 6), np.nan))
+            else:
+                columns.setdefault(name, []).append(shard.columns[name])
+    counts = np.concatenate([np.diff(shard.columns['offsets']) for shard in shards])
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return Shard({**joined, 'offsets': np.concatenate([[0], np.cumsum(counts)])}, names)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from ase.data import chemical_symbols
 
-from aiida_perovmlip.compute.frame import LABELS
+from aiida_perovmlip.compute.frame import LABELS, Array
 from aiida_perovmlip.compute.shard import Shard
 
 
@@ -43,7 +43,7 @@ class Summary:
             elements=frozenset(chemical_symbols[number] for number in np.flatnonzero(np.bincount(columns['numbers']))),
             groups=_count(shard, 'group'),
             heads=_count(shard, 'head'),
-            labels=frozenset(name for name in LABELS if name in columns),
+            labels=frozenset(name for name in LABELS if name in columns and _has(columns[name])),
             charges=frozenset(np.unique(columns['charge']).tolist()) if 'charge' in columns else frozenset(),
             spins=frozenset(np.unique(columns['spin']).tolist()) if 'spin' in columns else frozenset(),
             energy_per_atom_range=(float(energy.min()), float(energy.max())) if energy is not None else None,
@@ -59,12 +59,17 @@ class Summary:
             elements=self.elements | other.elements,
             groups=Counter(self.groups) + Counter(other.groups),
             heads=Counter(self.heads) + Counter(other.heads),
-            labels=other.labels if self.labels is None else self.labels & (other.labels or frozenset()),
+            labels=(self.labels or frozenset()) | (other.labels or frozenset()),
             charges=self.charges | other.charges,
             spins=self.spins | other.spins,
             energy_per_atom_range=_span(self.energy_per_atom_range, other.energy_per_atom_range),
             force_range=_span(self.force_range, other.force_range),
         )
+
+
+def _has(column: Array) -> bool:
+    """Whether a label is there: a column of stresses may be empty."""
+    return bool(np.isfinite(column.reshape(len(column), -1)[:, 0]).any())
 
 
 def _count(shard: Shard, category: str) -> dict[str, int]:

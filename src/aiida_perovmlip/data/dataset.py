@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ from aiida.orm.pydantic import OrmMetadataField
 from aiida_perovmlip.compute.frame import Array, Frame, FrameError
 from aiida_perovmlip.compute.frames import MANIFEST, SELECTION, Frames, ShardEntry, selection_bytes
 from aiida_perovmlip.compute.level import Level
-from aiida_perovmlip.compute.shard import Shard, build_shards, check, digests
+from aiida_perovmlip.compute.shard import Shard, build_shards, carried_by, check, differing, digests
 from aiida_perovmlip.compute.summary import Summary
 
 Levels = Level | Mapping[str, Any] | Mapping[str, Level] | None
@@ -85,8 +86,13 @@ class DatasetData(orm.Data):
         """Return an unstored dataset of these shards, of which one is in memory at a time."""
         node = cls()
         entries: list[ShardEntry] = []
-        summary, hasher = Summary(), ContentHash()
+        summary, hasher, carried = Summary(), ContentHash(), frozenset[str]()
         for shard in shards:
+            if entries and carried_by(shard) != carried:
+                raise FrameError(
+                    differing(carried, carried_by(shard), f'the frames from {len(hasher)} on', 'those before')
+                )
+            carried = carried_by(shard)
             entry = node._put_shard(shard)
             entries.append(entry)
             summary += Summary.of(shard)
@@ -102,7 +108,7 @@ class DatasetData(orm.Data):
 
         :param fields: fields of `Frame` that are the same for all, such as `group='cubic'`.
         """
-        return cls.from_frames((Frame.from_atoms(one, **fields) for one in atoms), level)
+        return cls.from_frames(_frames_of(atoms, fields), level)
 
     @classmethod
     def from_extxyz(cls, path: str | Path, level: Levels = None, **labels: str) -> DatasetData:
@@ -159,7 +165,7 @@ class DatasetData(orm.Data):
         if frames.selection is not None:
             self.base.repository.put_object_from_filelike(io.BytesIO(selection_bytes(frames.selection)), SELECTION)
         self.base.attributes.set_many(_attributes(summary, hasher, levels))
-        self._sealed_content_hash = self.content_hash
+        self._sealed = copy.deepcopy(self.base.attributes.all)
 
     def _open(self, path: str) -> Any:
         return self.base.repository.open(path, 'rb')
@@ -167,7 +173,7 @@ class DatasetData(orm.Data):
     def _validate(self) -> bool:
         """Refuse to store what was not built by this class and is not what it says it is."""
         super()._validate()
-        if getattr(self, '_sealed_content_hash', None) == self.content_hash != '':
+        if getattr(self, '_sealed', None) == self.base.attributes.all:
             return True
         try:
             self._verify()
@@ -256,13 +262,15 @@ class DatasetData(orm.Data):
 
     def select(self, indices: Any) -> DatasetData:
         """Return an unstored dataset of the frames at these positions (or where a mask is true), in this order."""
-        wanted = np.asarray(indices)
+        wanted = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices)
+        if not wanted.size:
+            raise FrameError('the selection is empty.')
+        if wanted.ndim != 1 or wanted.dtype.kind not in 'iub':
+            raise IndexError(f'frames are selected by a list of positions or a mask, not by {indices!r}.')
         if wanted.dtype == np.bool_:
             if wanted.shape != (len(self),):
                 raise IndexError(f'the mask has shape {wanted.shape}, but there are {len(self)} frames.')
-            wanted = np.flatnonzero(wanted)
-        if not len(wanted):
-            raise FrameError('the selection is empty.')
+            return self.select(np.flatnonzero(wanted))
         return self._derive(self.frames.take(wanted))
 
     def _derive(self, frames: Frames) -> DatasetData:
@@ -276,6 +284,14 @@ class DatasetData(orm.Data):
         levels = {head: level for head, level in self.levels.items() if head in summary.heads}
         node._seal(frames, summary, hasher, levels)
         return node
+
+    def select_head(self, head: str) -> DatasetData:
+        """Return an unstored dataset of the frames of one head."""
+        if head not in self.base.attributes.get('heads', {}):
+            raise LevelError(
+                f'there is no head `{head}`; there are {", ".join(self.base.attributes.get("heads", {}))}.'
+            )
+        return self.select(self.frames.column('head') == head)
 
     def split(
         self, parts: Parts, by: Literal['random', 'stratified', 'trajectory', 'group'] = 'random', seed: int = 0
@@ -313,6 +329,7 @@ class DatasetData(orm.Data):
         """
         if not datasets:
             raise FrameError('there are no datasets to join.')
+        _refuse_different(datasets)
         levels = _join_levels(datasets, heads)
         node = cls()
         entries: list[ShardEntry] = []
@@ -331,12 +348,6 @@ class DatasetData(orm.Data):
             summary += dataset._summary(head)
             hasher.update_from(frames, head)
         joined = Frames(entries, node._open, None if whole else np.concatenate(selections))
-        if len({tuple(sorted(dataset.labels)) for dataset in datasets}) > 1:
-            raise FrameError(
-                'the datasets carry different labels: '
-                + '; '.join(', '.join(d.labels) or 'none' for d in datasets)
-                + '.'
-            )
         node._seal(joined, summary, hasher, levels)
         return node
 
@@ -385,12 +396,19 @@ class ContentHash:
     def __init__(self) -> None:
         self._digests = hashlib.sha256()
         self._heads = hashlib.sha256()
+        self._names: set[str] = set()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def update(self, shard: Shard) -> None:
         """Add the frames of a shard."""
         self._digests.update(np.ascontiguousarray(shard.columns['digest']).tobytes())
         names = np.array([hashlib.blake2b(name.encode(), digest_size=8).digest() for name in shard.names['head']], 'S8')
         self._heads.update(names[shard.columns['head']].tobytes())
+        self._names |= {shard.names['head'][code] for code in np.unique(shard.columns['head'])}
+        self._count += len(shard)
 
     def update_from(self, frames: Frames, head: str | None = None) -> None:
         """Add frames, reading nothing but their digests and heads."""
@@ -402,10 +420,34 @@ class ContentHash:
     def result(self, levels: Mapping[str, Level]) -> str:
         """Return the hash of the frames at these levels."""
         known = {head: level.fingerprint for head, level in levels.items()}
-        text = json.dumps(
-            [self._digests.hexdigest(), self._heads.hexdigest() if len(known) > 1 else '', known], sort_keys=True
-        )
-        return hashlib.sha256(text.encode()).hexdigest()
+        heads = self._heads.hexdigest() if len(self._names) > 1 else ''
+        return hashlib.sha256(
+            json.dumps([self._digests.hexdigest(), heads, known], sort_keys=True).encode()
+        ).hexdigest()
+
+
+def _frames_of(atoms: Iterable[Any], fields: Mapping[str, Any]) -> Iterator[Frame]:
+    """Yield the frames of ASE atoms; a bad one is named by its number."""
+    for index, one in enumerate(atoms):
+        try:
+            yield Frame.from_atoms(one, **fields)
+        except FrameError as error:
+            raise FrameError(f'frame {index}: {error}') from error
+
+
+def _refuse_different(datasets: Sequence[DatasetData]) -> None:
+    """Refuse to join frames that do not carry the same."""
+    for dataset in datasets[1:]:
+        one, other = _carried_by(datasets[0]), _carried_by(dataset)
+        if one != other:
+            raise FrameError('the datasets do not carry the same: ' + differing(one, other, 'a later one', 'the first'))
+
+
+def _carried_by(dataset: DatasetData) -> frozenset[str]:
+    """Return what all frames of a dataset have; a stress may be there or not."""
+    known = dataset.base.attributes.all
+    names = {'charge': bool(known['charges']), 'spin': bool(known['spins'])}
+    return frozenset(known['labels']) - {'stress'} | {name for name, there in names.items() if there}
 
 
 def _attributes(summary: Summary, hasher: ContentHash, levels: Mapping[str, Level]) -> dict[str, Any]:
@@ -453,6 +495,8 @@ def _join_levels(datasets: Sequence[DatasetData], heads: Sequence[str] | None) -
     """Return the levels of joined datasets, or refuse to mix them."""
     if heads is not None and len(heads) != len(datasets):
         raise LevelError(f'there are {len(datasets)} datasets, but {len(heads)} heads.')
+    if heads is not None and not all(isinstance(head, str) and head for head in heads):
+        raise LevelError('a head is a name and cannot be empty.')
     levels: dict[str, Level] = {}
     for position, dataset in enumerate(datasets):
         own = dataset.levels if heads is None else ({heads[position]: dataset.level} if dataset.level else {})

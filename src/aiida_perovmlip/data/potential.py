@@ -19,15 +19,13 @@ from aiida_perovmlip.compute.level import Level
 
 
 class PotentialCaching(NodeCaching):
-    """Two potentials are the same where their architecture and their files are."""
+    """Two potentials are the same where their architecture, their files and their levels of theory are."""
 
     def get_objects_to_hash(self) -> dict[str, Any]:
         """Return what makes the potential what it is."""
         known = self._node.base.attributes
-        return {
-            'class': 'perovmlip.potential',
-            **{key: known.get(key, None) for key in ('architecture', 'content_hash')},
-        }
+        keys = ('architecture', 'content_hash', 'heads', 'fingerprints')
+        return {'class': 'perovmlip.potential', **{key: known.get(key, None) for key in keys}}
 
 
 class PotentialData(orm.Data):
