@@ -15,7 +15,7 @@ from aiida_perovmlip.calculations.functions.dataset import (
     split_dataset,
 )
 from aiida_perovmlip.calculations.functions.structures import build_frames
-from aiida_perovmlip.data.dataset import DatasetData
+from aiida_perovmlip.data.dataset import DatasetData, LevelError
 
 RECIPE = {'families': [{'formula': 'CsPbI3', 'count': 2, 'rattle': 0.05}, {'formula': 'MAPbI3', 'count': 1}]}
 
@@ -42,8 +42,11 @@ def test_each_part_of_a_split_knows_where_it_is_from(make_dataset):
 
 def test_joining_levels_takes_heads(make_dataset, make_frames):
     other = DatasetData.from_frames(make_frames(1), {'labeller': 'test', 'functional': 'other'}).store()
-    joined = join_datasets(heads=orm.List(['pairs', 'other']), a=make_dataset(1).store(), b=other)
-    assert set(joined.levels) == {'pairs', 'other'}
+    datasets = {'d2': make_dataset(1).store(), 'd10': other}
+    joined = join_datasets(heads=orm.Dict({'d2': 'pairs', 'd10': 'other'}), **datasets)
+    assert {head: level.functional for head, level in joined.levels.items()} == {'pairs': 'pairs', 'other': 'other'}
+    with pytest.raises(LevelError, match='heads for d2'):
+        join_datasets(heads=orm.Dict({'d2': 'pairs'}), **datasets)
 
 
 def test_groups_are_selected_and_duplicates_dropped(make_frames, level):

@@ -133,6 +133,9 @@ def _validate(inputs: Any, _: Any) -> str | None:
     missing = sorted({'energy', 'forces'} - set(dataset.labels))
     if missing:
         return f'the dataset has no {" and no ".join(missing)} to compare with; label it first.'
+    if len(dataset.base.attributes.get('fingerprints')) > 1:
+        heads = ', '.join(dataset.levels)
+        return f'the dataset mixes the levels of theory of the heads {heads}; evaluate each: `dataset.select_head(…)`.'
     unknown = missing_elements(dataset.elements, potential.elements)
     if unknown:
         return (

@@ -160,7 +160,7 @@ def _potential(node: orm.CalcJobNode, facts: dict[str, Any], folder: Path) -> Po
     """Return the potential with what the job read from its files and with the level of theory of its labels."""
     levels = node.inputs.training.levels
     heads = facts['heads']
-    if len(heads) == len(levels) == 1:
+    if len(heads) == 1 and len({level.fingerprint for level in levels.values()}) == 1:
         levels = {heads[0]: next(iter(levels.values()))}
     return PotentialData(
         folder,

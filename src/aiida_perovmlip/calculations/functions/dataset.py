@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiida import orm
 from aiida.engine import calcfunction
 
-from aiida_perovmlip.data.dataset import DatasetData
+from aiida_perovmlip.data.dataset import DatasetData, LevelError
 
 
 @calcfunction
@@ -19,13 +19,16 @@ def split_dataset(dataset: DatasetData, parts: orm.Dict, by: orm.Str, seed: orm.
 
 
 @calcfunction
-def join_datasets(heads: orm.List | None = None, **datasets: DatasetData) -> DatasetData:
+def join_datasets(heads: orm.Dict | None = None, **datasets: DatasetData) -> DatasetData:
     """Join datasets in the order of their names; see `DatasetData.concatenate`.
 
-    :param heads: a head for each dataset in that order; without it all must have one level of theory.
+    :param heads: the head of each dataset by the name that it is passed under; without it all must have one level.
     """
-    ordered = [datasets[name] for name in sorted(datasets)]
-    return DatasetData.concatenate(ordered, heads.get_list() if heads is not None else None)
+    names = sorted(datasets)
+    if heads is not None and set(heads.get_dict()) != set(names):
+        raise LevelError(f'the datasets are {", ".join(names)}, but there are heads for {", ".join(heads.get_dict())}.')
+    ordered = [heads.get_dict()[name] for name in names] if heads is not None else None
+    return DatasetData.concatenate([datasets[name] for name in names], ordered)
 
 
 @calcfunction
