@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
 import time
@@ -53,7 +54,7 @@ def read_progress(node: Any) -> dict[str, Any] | None:
     if folder is None:
         return None
     with node.computer.get_transport() as transport:
-        code, text, _ = transport.exec_command_wait(f'tail -n 1 {folder}/{PROGRESS}')
+        code, text, _ = transport.exec_command_wait(f'tail -n 1 {shlex.quote(f"{folder}/{PROGRESS}")}')
     try:
         state: dict[str, Any] = json.loads(text)
     except ValueError:
@@ -79,7 +80,8 @@ def describe(state: dict[str, Any]) -> str:
 def _showing_progress(what: str, stream: TextIO) -> Iterator[None]:
     """Print the progress of the job that starts next, from a thread of its own."""
     over = threading.Event()
-    thread = threading.Thread(target=_follow_newest, args=(what, stream, over), daemon=True)
+    before = _newest_pk()  # here and not in the thread, which may come after the job
+    thread = threading.Thread(target=_follow_newest, args=(what, stream, over, before), daemon=True)
     thread.start()
     try:
         yield
@@ -88,10 +90,9 @@ def _showing_progress(what: str, stream: TextIO) -> Iterator[None]:
         thread.join(timeout=10)
 
 
-def _follow_newest(what: str, stream: TextIO, over: threading.Event) -> None:
+def _follow_newest(what: str, stream: TextIO, over: threading.Event, before: int) -> None:
     """Find the job's working directory as soon as there is one, and print what changes in its progress."""
     shown, interactive, printed = '', stream.isatty(), 0.0
-    before = _newest_pk()
     while not over.wait(EVERY):
         try:
             node = _newest_job(before)
@@ -113,10 +114,11 @@ def _newest_pk() -> int:
 
 
 def _newest_job(after: int) -> Any:
-    """Return the newest job that was made after another one."""
+    """Return the newest job of ours that was made after another one."""
     from aiida import orm
 
-    query = orm.QueryBuilder().append(orm.CalcJobNode, filters={'id': {'>': after}})
+    ours = {'id': {'>': after}, 'process_type': {'like': 'aiida.calculations:perovmlip.%'}}
+    query = orm.QueryBuilder().append(orm.CalcJobNode, filters=ours)
     found = query.order_by({orm.CalcJobNode: {'id': 'desc'}}).first()
     return found[0] if found else None
 

@@ -40,3 +40,9 @@ def test_every_diagnosis_has_advice():
 def test_last_lines_leave_out_what_helps_nobody():
     text = 'first\n\nERROR: second\n  note: This error originates from a subprocess\n[notice] A new release of pip\n'
     assert last_lines(text, 2) == '    first\n    ERROR: second'
+
+
+def test_an_index_without_our_build_tool_is_no_index():
+    said = 'ERROR: Could not find a version that satisfies the requirement hatchling>=1.24 (from versions: none)\n'
+    assert diagnose(said) is Cause.UNREACHABLE
+    assert diagnose(said.replace('hatchling', 'another')) is Cause.NO_MATCH

@@ -10,13 +10,17 @@ from aiida import orm
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJob, CalcJobProcessSpec
+from aiida.plugins import ParserFactory
 
-from aiida_perovmlip.calculations.sources import HARNESS, digest, job_sources
+from aiida_perovmlip.calculations.sources import HARNESS, digest, host_sources, job_sources, source_of
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.contract import LOG, PROGRESS, REQUEST, RESPONSE, Request, Response
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
+
+ENGINE = ('abc', 'aiida', 'builtins', 'plumpy', 'typing')
+"""Where the classes come from that all jobs have; their version is not part of a result."""
 
 
 class ComputeCalculation(CalcJob):
@@ -30,9 +34,6 @@ class ComputeCalculation(CalcJob):
 
     products: ClassVar[tuple[str, ...]] = ()
     """Files and folders that become nodes and are not kept as files."""
-
-    host_modules: ClassVar[tuple[str, ...]] = ('aiida_perovmlip.parsers.response',)
-    """Modules of the AiiDA side that shape the outputs; the cache is not used when one of them changed."""
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:
@@ -90,8 +91,13 @@ class ComputeCalculation(CalcJob):
     @property
     def CACHE_VERSION(self) -> int:  # noqa: N802
         """A digest of all sources that shape the outputs: an edited task is never served an old result."""
-        host = job_sources(f'{self.host_modules[0]}:', [f'{module}:' for module in self.host_modules[1:]])
-        return digest([*self._sources().values(), *host.values()])
+        return digest([*self._sources().values(), *host_sources(self._host_modules()).values()])
+
+    def _host_modules(self) -> list[str]:
+        """Return the modules of the AiiDA side that make the inputs and outputs: those of the class and the parser."""
+        parser = ParserFactory(self.inputs.metadata.options.parser_name)
+        classes = [each.__module__ for each in (*type(self).__mro__, *parser.__mro__)]
+        return sorted({module for module in classes if module.partition('.')[0] not in ENGINE})
 
     def _sources(self) -> dict[str, Path | None]:
         return job_sources(registry.reference('tasks', self.task), self.plugins().values())
@@ -180,6 +186,9 @@ def check_plugin(group: registry.Group, name: str, settings: dict[str, Any]) -> 
     """Return a sentence where there is no such plug-in or where it refuses the settings."""
     try:
         read_settings(registry.load(group, name).Settings, settings)
-    except (registry.UnknownPlugin, SettingsError) as error:
-        return f'{name}: {error}' if isinstance(error, SettingsError) else str(error)
+        source_of(registry.reference(group, name).partition(':')[0])
+    except registry.UnknownPlugin as error:
+        return str(error)
+    except (SettingsError, ValueError) as error:
+        return f'{name}: {error}'
     return None

@@ -26,11 +26,6 @@ class EvaluateCalculation(ComputeCalculation):
 
     task = 'evaluate'
     products = (PREDICTIONS,)
-    host_modules = (
-        'aiida_perovmlip.parsers.response',
-        'aiida_perovmlip.calculations.evaluate',
-        'aiida_perovmlip.analysis.metrics',
-    )
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:

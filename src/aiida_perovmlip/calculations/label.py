@@ -33,7 +33,6 @@ class LabelCalculation(ComputeCalculation):
 
     task = 'label'
     products = (JOURNAL,)
-    host_modules = ('aiida_perovmlip.parsers.response', 'aiida_perovmlip.calculations.label')
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:

@@ -34,7 +34,6 @@ class TrainCalculation(ComputeCalculation):
 
     retrieved = ('trainer.log', 'training.jsonl')
     products = (POTENTIAL, CURVE)
-    host_modules = ('aiida_perovmlip.parsers.response', 'aiida_perovmlip.calculations.train')
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:

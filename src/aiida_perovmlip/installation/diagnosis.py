@@ -44,7 +44,9 @@ PATTERNS: tuple[tuple[Cause, str], ...] = (
     (
         Cause.UNREACHABLE,
         r'connection broken by|NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Max retries exceeded|ProxyError'
-        r'|SSLError|Temporary failure in name resolution|Name or service not known|Could not fetch URL',
+        r'|SSLError|Temporary failure in name resolution|Name or service not known|Could not fetch URL'
+        # What builds our own package exists for every Python: where pip sees no version of it, it sees no index.
+        r'|satisfies the requirement hatchling\S* \(from versions: none\)',
     ),
     (
         Cause.NO_MATCH,

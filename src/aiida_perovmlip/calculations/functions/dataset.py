@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from aiida import orm
-from aiida.engine import calcfunction
 
+from aiida_perovmlip.calculations.functions import recorded
 from aiida_perovmlip.data.dataset import DatasetData, LevelError
 
 
-@calcfunction
+@recorded
 def split_dataset(dataset: DatasetData, parts: orm.Dict, by: orm.Str, seed: orm.Int) -> dict[str, DatasetData]:
     """Split a dataset into parts that share its frames among them.
 
@@ -18,7 +18,7 @@ def split_dataset(dataset: DatasetData, parts: orm.Dict, by: orm.Str, seed: orm.
     return dataset.split(parts.get_dict(), by.value, seed.value)
 
 
-@calcfunction
+@recorded
 def join_datasets(heads: orm.Dict | None = None, **datasets: DatasetData) -> DatasetData:
     """Join datasets in the order of their names; see `DatasetData.concatenate`.
 
@@ -31,13 +31,13 @@ def join_datasets(heads: orm.Dict | None = None, **datasets: DatasetData) -> Dat
     return DatasetData.concatenate([datasets[name] for name in names], ordered)
 
 
-@calcfunction
+@recorded
 def drop_duplicates(dataset: DatasetData, tolerance: orm.Float) -> DatasetData:
     """Drop frames that repeat an earlier one; see `DatasetData.without_duplicates`."""
     return dataset.without_duplicates(tolerance.value)
 
 
-@calcfunction
+@recorded
 def select_groups(dataset: DatasetData, groups: orm.List) -> DatasetData:
     """Take the frames of some groups."""
     import numpy as np
@@ -45,7 +45,7 @@ def select_groups(dataset: DatasetData, groups: orm.List) -> DatasetData:
     return dataset.select(np.isin(dataset.frames.column('group'), groups.get_list()))
 
 
-@calcfunction
+@recorded
 def import_extxyz(file: orm.SinglefileData, level: orm.Dict) -> DatasetData:
     """Read an extended XYZ file whose labels are of one level of theory; each frame names the file as its source."""
     import gzip

@@ -1,0 +1,64 @@
+"""What a script sees of a job while it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida import orm
+
+from aiida_perovmlip import launch
+from aiida_perovmlip.compute.contract import PROGRESS
+
+STATE = {'what': 'labelling', 'step': 1, 'of': 2, 'seconds': 1.0}
+
+
+@pytest.fixture
+def job(localhost: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that makes a job whose working directory holds a state of progress."""
+
+    def make(process_type: str = 'aiida.calculations:perovmlip.label', **state: Any) -> Any:
+        folder = tmp_path / f"it's (a) {process_type.rpartition('.')[2]} $HOME"
+        folder.mkdir()
+        (folder / PROGRESS).write_text(json.dumps({**STATE, **state}) + '\n')
+        node = orm.CalcJobNode(computer=localhost, process_type=process_type)
+        node.set_remote_workdir(str(folder))
+        return node.store()
+
+    return make
+
+
+def test_progress_is_read_from_folders_of_any_name(job):
+    assert launch.read_progress(job()) == STATE
+
+
+def test_only_jobs_of_ours_are_followed(job):
+    before = launch._newest_pk()
+    ours = job()
+    job('aiida.calculations:core.arithmetic.add')
+    assert launch._newest_job(before).pk == ours.pk
+
+
+def test_a_job_that_comes_before_the_thread_is_followed(job, monkeypatch):
+    monkeypatch.setattr(launch, 'EVERY', 0.05)
+    follow, made = launch._follow_newest, threading.Event()
+
+    def late(*arguments):
+        made.wait(10)
+        follow(*arguments)
+
+    monkeypatch.setattr(launch, '_follow_newest', late)
+    stream = io.StringIO()
+    with launch._showing_progress('Label', stream):
+        job()
+        made.set()
+        end = time.monotonic() + 10
+        while not stream.getvalue() and time.monotonic() < end:
+            time.sleep(0.05)
+    assert stream.getvalue().startswith('Label: labelling, 1 of 2')
