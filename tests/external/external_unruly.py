@@ -51,7 +51,7 @@ class Unruly(Architecture):
         content = {'way': way, 'elements': ['Cs', 'Pb', 'I'] if way != 'forgets' else ['Cs']}
         if way != 'nothing':
             (training.folder / 'potential' / 'unruly.json').write_text(json.dumps(content))
-        return Trained(curve, {'steps': steps + 1 if way == 'ignore' else steps})
+        return Trained(curve, {'way': way, 'steps': steps + 1 if way == 'ignore' else steps})
 
     @staticmethod
     def _misbehave(way: str) -> None:

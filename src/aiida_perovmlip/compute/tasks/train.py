@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +29,10 @@ class Train(Task):
         (job.folder / CURVE).write_text(json.dumps(curve))
         facts = self._reopen(job, architecture, training)
         refuse_divergence(trained)
-        refuse_ignored_settings(self._asked(job, architecture, training), trained.effective)
+        said = job.request.settings.get(architecture.name, {})
+        refuse_ignored_settings(
+            asdict(training.settings), said, trained.effective, has_parent=training.parent is not None
+        )
         return {
             'facts': asdict(facts),
             'settings': asdict(training.settings),
@@ -63,12 +67,6 @@ class Train(Task):
             seconds_left=job.seconds_left,
         )
 
-    def _asked(self, job: Job, architecture: Architecture, training: Training) -> dict[str, Any]:
-        """Return the settings that must have had an effect; a parent has the last word on what was not said."""
-        said = job.request.settings.get(architecture.name, {})
-        known = asdict(training.settings)
-        return known if training.parent is None else {name: known[name] for name in said}
-
     def _reopen(self, job: Job, architecture: Architecture, training: Training) -> PotentialFacts:
         """Read the facts of the potential from its files; it has to know all that it was trained on."""
         folder = job.folder / POTENTIAL
@@ -93,13 +91,23 @@ def refuse_divergence(trained: Trained) -> None:
         )
 
 
-def refuse_ignored_settings(asked: dict[str, Any], effective: dict[str, Any]) -> None:
-    """Raise where the trainer did something else than it was asked to."""
-    shown = [name for name in asked if name in effective]
-    different = sorted(name for name in shown if not _equal(asked[name], effective[name]))
-    if different:
-        facts = '; '.join(f'`{name}`: asked {asked[name]!r}, done {effective[name]!r}' for name in different)
-        raise JobError(Status.SETTINGS_IGNORED, f'The trainer did not do what was asked. {facts}.')
+def refuse_ignored_settings(
+    settings: dict[str, Any], said: Iterable[str], effective: dict[str, Any], has_parent: bool = False
+) -> None:
+    """Raise where the trainer did something else than it was asked to, or does not tell what it did.
+
+    :param said: names of the settings that the user gave; None as a value leaves the choice to the architecture.
+    :param has_parent: whether a parent has the last word on what was not said.
+    """
+    given = [name for name in said if settings[name] is not None]
+    asked = given if has_parent else [name for name, value in settings.items() if value is not None]
+    different = [name for name in asked if name in effective and not _equal(settings[name], effective[name])]
+    facts = [f'`{name}`: asked {settings[name]!r}, done {effective[name]!r}' for name in sorted(different)]
+    problems = [f'The trainer did not do what was asked. {"; ".join(facts)}.'] if facts else []
+    unknown = sorted(set(given) - set(effective))
+    problems += [f'It is not known whether `{name}` had an effect.' for name in unknown]
+    if problems:
+        raise JobError(Status.SETTINGS_IGNORED, ' '.join(problems))
 
 
 def _equal(asked: Any, effective: Any) -> bool:
