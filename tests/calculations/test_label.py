@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from aiida.manage.caching import enable_caching
 from ase.build import bulk
 
 from aiida_perovmlip.calculations.label import LabelCalculation
@@ -79,6 +80,30 @@ def test_the_wall_time_keeps_what_was_labelled(run_job, unlabelled):
     outputs, node = run_job(LabelCalculation, {'max_wallclock_seconds': 5}, frames=frames, labeller='unruly')
     assert node.exit_status == 400
     assert 0 < len(outputs['dataset']) < 30
+
+
+def test_an_environment_without_the_package_is_no_matter_of_the_frames(run_job, unlabelled):
+    _, node = run_job(LabelCalculation, None, frames=unlabelled('import', 'import'), labeller='unruly')
+    assert node.exit_status == 320
+    assert not node.base.caching.is_valid_cache
+
+
+@pytest.mark.parametrize(('group', 'served'), [('import', False), ('crash', False), ('raise', True)])
+def test_what_the_machine_did_is_never_served_from_the_cache(run_job, unlabelled, group, served):
+    frames = unlabelled('good', group)
+    outputs, node = run_job(LabelCalculation, None, frames=frames, labeller='unruly')
+    assert node.is_finished_ok
+    assert len(outputs['dataset']) == 1
+    with enable_caching():
+        _, again = run_job(LabelCalculation, None, frames=frames, labeller='unruly')
+    assert (again.base.caching.get_cache_source() is not None) == served
+
+
+def test_the_time_limit_of_a_frame_is_an_option(run_job, unlabelled):
+    frames = unlabelled('good', 'hang')
+    outputs, node = run_job(LabelCalculation, {'seconds_per_frame': 2.0}, frames=frames, labeller='unruly')
+    assert node.is_finished_ok
+    assert [entry['kind'] for entry in outputs['results']['failed']] == ['timeout']
 
 
 @pytest.mark.parametrize(

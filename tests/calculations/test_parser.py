@@ -23,7 +23,17 @@ def run_with(python_code, process, script, **inputs):
     return run_get_node(builder)
 
 
-@pytest.mark.parametrize('text', ['', '{', '{"status": "ok", "nonsense": 1}', '{"status": "splendid"}', '[]'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        '{',
+        '{"status": "ok", "nonsense": 1}',
+        '{"status": "splendid"}',
+        '[]',
+        '{"status": "failed", "error": "text"}',
+    ],
+)
 def test_a_response_that_is_none_is_not_trusted(python_code, training, text):
     inputs = {'training': training, 'architecture': 'reference'}
     outputs, node = run_with(python_code, TrainCalculation, f"printf '%s' '{text}' > response.json", **inputs)
@@ -68,3 +78,37 @@ def test_the_last_line_of_a_journal_may_be_cut_off(python_code, make_frames):
     assert node.exit_status == 310
     assert len(outputs['dataset']) == 2
     assert json.dumps(outputs['results'].get_dict())
+
+
+def test_a_corrupt_line_of_a_journal_costs_one_label_and_is_told(python_code, make_frames):
+    frames = DatasetData.from_frames(make_frames(3, labels=False)).store()
+    corrupt = "sed -i '2s/.*/{broken/' labels.jsonl"
+    outputs, node = run_with(python_code, LabelCalculation, corrupt, frames=frames, labeller='unruly')
+    assert node.is_finished_ok, node.exit_message
+    assert len(outputs['dataset']) == 2
+    results = outputs['results'].get_dict()
+    assert (results['n_unreadable'], results['n_labelled'], results['remaining']) == (1, 2, [1])
+    assert not node.base.caching.is_valid_cache
+
+
+@pytest.mark.parametrize('line', ['[]', '{"frame": 99}', '{"frame": 1}', '{"frame": "x"}', '\\xff\\xfe'])
+def test_what_is_no_line_of_a_journal_is_skipped(python_code, make_frames, line):
+    frames = DatasetData.from_frames(make_frames(2, labels=False)).store()
+    script = f"printf '%b\\n' '{line}' >> labels.jsonl"
+    outputs, _ = run_with(python_code, LabelCalculation, script, frames=frames, labeller='unruly')
+    assert len(outputs['dataset']) == 2
+    assert outputs['results']['n_unreadable'] == 1
+
+
+def test_a_log_may_hold_any_bytes(python_code, make_frames):
+    frames = DatasetData.from_frames(make_frames(1, labels=False)).store()
+    script = "rm response.json && printf 'caf\\351 \\377 was last\\n' >> job.log"
+    _, node = run_with(python_code, LabelCalculation, script, frames=frames, labeller='unruly')
+    assert node.exit_status == 310
+    assert 'was last' in node.exit_message
+
+
+def test_a_journal_that_is_missing_is_noticed(python_code, make_frames):
+    frames = DatasetData.from_frames(make_frames(1, labels=False)).store()
+    _, node = run_with(python_code, LabelCalculation, 'rm labels.jsonl', frames=frames, labeller='unruly')
+    assert node.exit_status == 312

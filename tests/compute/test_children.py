@@ -15,6 +15,7 @@ from test_harness import ask, start
 
 from aiida_perovmlip.calculations.sources import job_sources
 from aiida_perovmlip.compute import contract, registry
+from aiida_perovmlip.compute.children import Worker
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.shard import build_shards
 
@@ -69,3 +70,26 @@ time.sleep(60)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_until(lambda: not processes_in(tmp_path))
+
+
+def slow_square(number):
+    time.sleep(0.2)
+    return number * number
+
+
+def test_a_worker_answers_what_it_is_given_until_it_is_killed():
+    worker = Worker(slow_square)
+    try:
+        worker.give((3,))
+        answers = []
+        wait_until(lambda: answers.append(worker.answer()) or answers[-1] is not None)
+        assert answers[-1] == 9
+        assert worker.item is None
+        os.kill(worker.process.pid, signal.SIGTERM)  # that is for the job to decide
+        worker.give((4,))
+        wait_until(lambda: answers.append(worker.answer()) or answers[-1] == 16)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        wait_until(lambda: worker.answer() is None and worker.lost)
+    finally:
+        worker.kill()
+    assert not worker.process.is_alive()

@@ -110,7 +110,7 @@ def test_the_wall_time_stops_a_task_before_the_scheduler_does(training):
     assert response.results['last']['step'] < 20
 
 
-def start(folder, sources):
+def start(folder, sources, **options):
     for path, source in sources.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,28 @@ def start(folder, sources):
         [sys.executable, '-m', 'aiida_perovmlip.compute.harness'],
         cwd=folder,
         env={**os.environ, 'PYTHONPATH': str(folder)},
+        **options,
     )
+
+
+def test_a_thread_that_a_library_left_does_not_keep_the_job(tmp_path):
+    code = """
+import sys, threading, time
+from aiida_perovmlip.compute.harness import leave
+
+threading.Thread(target=time.sleep, args=(600,)).start()
+print('said')
+leave(3)
+"""
+    process = subprocess.run([sys.executable, '-c', code], capture_output=True, timeout=30, check=False, text=True)
+    assert process.returncode == 3
+    assert process.stdout == 'said\n'
+
+
+@pytest.mark.parametrize('wrong', [{'error': 'text'}, {'error': {'message': 1}}, {'results': []}, {'seconds': None}])
+def test_a_response_of_other_types_is_refused(wrong):
+    with pytest.raises(ValueError, match='of the response'):
+        Response.load(json.dumps({'status': 'ok', **wrong}))
 
 
 def test_a_signal_ends_a_task_in_an_orderly_way(training):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_harness import answer, ask
+from test_harness import answer, ask, start
 
-from aiida_perovmlip.compute import harness
+from aiida_perovmlip.calculations.sources import job_sources
+from aiida_perovmlip.compute import harness, registry
 from aiida_perovmlip.compute.contract import Status
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.frames import write_folder
@@ -52,6 +56,76 @@ def test_a_calculator_that_crashes_costs_its_own_frame_alone(tmp_path, make_fram
     assert [entry['frame'] for entry in response.results['failed']] == [2, 3]
     assert all('crashed' in entry['reason'] for entry in response.results['failed'])
     assert set(journal) == set(range(7))
+
+
+def marked(make_frames, *groups):
+    frames = make_frames(len(groups), labels=False)
+    return [replace(frame, group=group) for frame, group in zip(frames, groups, strict=True)]
+
+
+def test_a_storm_of_crashes_costs_no_other_frame(tmp_path, make_frames):
+    groups = ['good', 'crash'] * 12 + ['good'] * 30
+    response, journal = label(tmp_path, marked(make_frames, *groups), cores=2)
+    assert response.status is Status.OK
+    assert response.results['n_labelled'] == 42
+    assert {entry['frame'] for entry in response.results['failed']} == set(range(1, 24, 2))
+    assert set(journal) == set(range(54))
+
+
+def test_a_frame_above_its_time_limit_fails_alone(tmp_path, make_frames):
+    frames = marked(make_frames, 'good', 'hang', 'good')
+    response, _ = label(tmp_path, frames, settings={'seconds_per_frame': 2.0})
+    assert response.status is Status.OK
+    assert response.results['n_labelled'] == 2
+    assert [(entry['frame'], entry['kind']) for entry in response.results['failed']] == [(1, 'timeout')]
+
+
+def test_a_calculator_that_hangs_does_not_outlast_the_wall_time(tmp_path, make_frames):
+    started = time.monotonic()
+    response, _ = label(tmp_path, marked(make_frames, 'good', 'hang', 'good'), walltime=5.0)
+    assert time.monotonic() - started < 10
+    assert response.status is Status.OUT_OF_WALLTIME
+    assert response.results['remaining'] == [1, 2]
+    assert response.results['failed'] == []
+
+
+@pytest.mark.parametrize('cores', [1, 2])
+def test_a_signal_to_the_whole_group_leaves_the_interrupted_frames_remaining(tmp_path, make_frames, cores):
+    write_folder(build_shards(marked(make_frames, 'good', 'good', *['hang'] * cores)), tmp_path / 'frames')
+    ask(tmp_path, 'label', {'labeller': 'unruly'}, inputs={'frames': 'frames'}, cores=cores)
+    sources = job_sources(registry.reference('tasks', 'label'), [registry.reference('labellers', 'unruly')])
+    job = start(tmp_path, sources, start_new_session=True)
+    journal = tmp_path / JOURNAL
+    while not journal.exists() or journal.read_text().count('\n') < 2:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    os.killpg(job.pid, signal.SIGTERM)
+    assert job.wait(timeout=20) == 1
+    response = answer(tmp_path)
+    assert response.status is Status.OUT_OF_WALLTIME
+    assert response.results['remaining'] == list(range(2, 2 + cores))
+    assert response.results['failed'] == []
+
+
+@pytest.mark.parametrize('group', ['exit', 'interrupt'])
+def test_a_calculator_that_wants_to_exit_fails_like_any_other(tmp_path, make_frames, group):
+    response, _ = label(tmp_path, marked(make_frames, 'good', group, 'good'))
+    assert response.status is Status.OK
+    assert [(entry['frame'], entry['kind']) for entry in response.results['failed']] == [(1, 'failed')]
+
+
+@pytest.mark.parametrize(
+    ('groups', 'status'),
+    [
+        (('import', 'import'), Status.MISSING_PACKAGE),
+        (('crash', 'crash'), Status.FAILED),
+        (('raise', 'refuse'), Status.NOT_CONVERGED),
+        (('raise', 'crash'), Status.NOT_CONVERGED),
+    ],
+)
+def test_what_the_machine_did_is_told_from_what_the_frames_did(tmp_path, make_frames, groups, status):
+    response, _ = label(tmp_path, marked(make_frames, *groups))
+    assert response.status is status
 
 
 def test_no_label_at_all_is_a_failure(tmp_path, make_frames):

@@ -115,6 +115,15 @@ class UnrulyLabeller(AseLabeller):
             os.kill(os.getpid(), signal.SIGKILL)
         if frame.group == 'slow':
             time.sleep(0.5)
+        if frame.group == 'hang':
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(600)
+        if frame.group == 'exit':
+            raise SystemExit(3)
+        if frame.group == 'interrupt':
+            raise KeyboardInterrupt
+        if frame.group == 'import':
+            import package_that_does_not_exist  # noqa: F401
         if frame.group == 'killjob':
             time.sleep(0.5)
             os.kill(os.getppid(), signal.SIGKILL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from aiida.engine import CalcJobProcessSpec
 from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.contract import Response
-from aiida_perovmlip.compute.frame import Frame
+from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.labeller import AseLabeller
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.shard import digests
-from aiida_perovmlip.compute.tasks.label import JOURNAL
+from aiida_perovmlip.compute.tasks.label import JOURNAL, PASSING, count_frames, describe_failure
 from aiida_perovmlip.data.dataset import DatasetData
 
 
@@ -53,6 +53,14 @@ class LabelCalculation(ComputeCalculation):
             serializer=orm.to_aiida_type,
             help='Settings of the labeller; what is left out has the default of the reference.',
         )
+        spec.input(
+            'metadata.options.seconds_per_frame',
+            valid_type=(float, int),
+            required=False,
+            validator=_validate_limit,
+            help='Time limit of a single frame in s, loading the calculator included; one above it fails. '
+            'Without it a frame may take as long as the job.',
+        )
         spec.inputs.validator = _validate
         spec.output('dataset', valid_type=DatasetData, required=False, help='The frames that have labels, in order.')
         spec.default_output_node = 'results'
@@ -62,8 +70,9 @@ class LabelCalculation(ComputeCalculation):
         return {'labeller': registry.reference('labellers', self.inputs.labeller.value)}
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the labeller."""
-        return {self.inputs.labeller.value: self.inputs.settings.get_dict()}
+        """Return the settings of the labeller and the time limit of a frame."""
+        limit = self.inputs.metadata.options.get('seconds_per_frame', None)
+        return {self.inputs.labeller.value: self.inputs.settings.get_dict(), 'seconds_per_frame': limit}
 
     def folders(self) -> dict[str, Any]:
         """Return the frames."""
@@ -74,43 +83,101 @@ class LabelCalculation(ComputeCalculation):
         cls, node: orm.CalcJobNode, response: Response | None, folder: Path
     ) -> Iterator[tuple[str, orm.Data]]:
         """Yield the labelled dataset; the journal is enough where the job was killed before it could answer."""
-        entries = _read_journal(folder / JOURNAL)
-        if response is not None and response.results:
-            results = {**response.results, 'seconds': response.seconds, 'versions': response.versions}
-            yield 'results', orm.Dict(results)
-        elif entries:
-            failed = [{'frame': i, 'reason': e['failure']} for i, e in sorted(entries.items()) if 'failure' in e]
-            yield (
-                'results',
-                orm.Dict(
-                    {'n_frames': len(node.inputs.frames), 'n_labelled': len(entries) - len(failed), 'failed': failed}
-                ),
-            )
-        if any('energy' in entry for entry in entries.values()):
-            yield 'dataset', DatasetData.from_frames(_labelled(node, entries), _level(node))
+        journal = Journal.read(folder / JOURNAL, len(node.inputs.frames))
+        answer = dict(response.results) if response is not None else {}
+        if answer or journal.done.any():
+            if not answer or journal.n_unreadable:  # only what can be read counts
+                answer |= count_frames(journal.done, list(journal.failed.values()))
+            about = {'seconds': response.seconds, 'versions': response.versions} if response is not None else {}
+            yield 'results', orm.Dict({**answer, **about, 'n_unreadable': journal.n_unreadable})
+        if journal.n_unreadable or any(entry['kind'] in PASSING for entry in journal.failed.values()):
+            node.base.caching.is_valid_cache = False  # another run may well do better
+        if journal.done.sum() > len(journal.failed):
+            yield 'dataset', DatasetData.from_frames(_labelled(node, journal), _level(node))
+        elif answer.get('n_labelled'):
+            raise FileNotFoundError(f'the job labelled {answer["n_labelled"]} frames, but not one is in {JOURNAL}.')
 
 
-def _read_journal(path: Path) -> dict[int, dict[str, Any]]:
-    """Return what was finished; a line that was cut off when the job was killed does not count."""
-    entries: dict[int, dict[str, Any]] = {}
-    if not path.is_file():
-        return entries
-    with path.open() as handle:
-        for line in handle:
-            if line.endswith('\n'):
-                entry = json.loads(line)
-                entries[int(entry['frame'])] = entry
-    return entries
+@dataclass
+class Journal:
+    """Where in a journal the line of each frame is; the lines themselves would not fit into the memory.
+
+    :param offsets: byte at which the line of each frame begins, shape (frames,); -1 where there is none.
+    :param failed: what the results say of each frame that failed, by its position.
+    :param n_unreadable: lines that are complete but no entries.
+    """
+
+    path: Path
+    offsets: Array
+    failed: dict[int, dict[str, Any]] = field(default_factory=dict)
+    n_unreadable: int = 0
+
+    @property
+    def done(self) -> Array:
+        """Whether there is a line for each frame, shape (frames,)."""
+        return np.asarray(self.offsets >= 0)
+
+    @classmethod
+    def read(cls, path: Path, n_frames: int) -> Journal:
+        """Find all lines; one that was cut off when the job was killed does not count."""
+        journal = cls(path, np.full(n_frames, -1, np.int64))
+        if not path.is_file():
+            return journal
+        offset = 0
+        with path.open('rb') as handle:
+            for line in handle:
+                if line.endswith(b'\n'):
+                    journal._add(line, offset)
+                offset += len(line)
+        return journal
+
+    def _add(self, line: bytes, offset: int) -> None:
+        """Note where a line is and whether it is a failure."""
+        entry = _read_entry(line, len(self.offsets))
+        if entry is None:
+            self.n_unreadable += 1
+            return
+        index = entry['frame']
+        self.offsets[index] = offset
+        self.failed.pop(index, None)
+        if 'failure' in entry:
+            self.failed[index] = describe_failure(entry)
+
+    def labels(self) -> Iterator[dict[str, Any] | None]:
+        """Yield the entry of each frame in order; None where it has no label."""
+        with self.path.open('rb') as handle:
+            for index, offset in enumerate(self.offsets.tolist()):
+                if offset < 0 or index in self.failed:
+                    yield None
+                    continue
+                handle.seek(offset)
+                yield json.loads(handle.readline())
 
 
-def _labelled(node: orm.CalcJobNode, entries: dict[int, dict[str, Any]]) -> Iterator[Frame]:
+def _read_entry(line: bytes, n_frames: int) -> dict[str, Any] | None:
+    """Return a line of the journal as an entry; None where it is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    index = entry.get('frame')
+    if not isinstance(index, int) or not 0 <= index < n_frames:
+        return None
+    if isinstance(entry.get('failure'), str):
+        return entry
+    kinds = {'energy': float, 'forces': list, 'digest': str}
+    return entry if all(isinstance(entry.get(name), kind) for name, kind in kinds.items()) else None
+
+
+def _labelled(node: orm.CalcJobNode, journal: Journal) -> Iterator[Frame]:
     """Yield each frame with the label that was made of it, and of no other."""
-    index = -1
+    labels = enumerate(journal.labels())
     for chunk in node.inputs.frames.frames.chunks():
         for digest, frame in zip(digests(chunk, labels=False), chunk, strict=True):
-            index += 1
-            entry = entries.get(index)
-            if entry is None or 'failure' in entry:
+            index, entry = next(labels)
+            if entry is None:
                 continue
             if entry['digest'] != digest.tobytes().hex():
                 raise ValueError(f'the label of frame {index} was made of another structure.')
@@ -129,6 +196,10 @@ def _level(node: orm.CalcJobNode) -> Level:
     """Return the level of theory of the labels."""
     labeller: AseLabeller = registry.load('labellers', node.inputs.labeller.value)()
     return labeller.level(read_settings(labeller.Settings, node.inputs.settings.get_dict()))
+
+
+def _validate_limit(value: float | None, _: Any) -> str | None:
+    return None if value is None or value > 0 else f'`seconds_per_frame` is {value} but has to be above 0 s.'
 
 
 def _validate(inputs: Any, _: Any) -> str | None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 EVERY = 1.0
 """Seconds between two looks at the parent."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""What schedulers and people send to a job that is to stop; the job decides what that means for its children."""
 
 
 def end_with_parent() -> None:
@@ -21,9 +30,97 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(EVERY)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # also the programs that it started
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+class Worker:
+    """A process that does one piece of work at a time, so that its death costs that piece and tells which it was.
+
+    :param work: what it does with the arguments that it is given; has to be importable by name.
+    """
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        context = multiprocessing.get_context('spawn')
+        self.item: tuple[Any, ...] | None = None
+        self.since: float | None = None
+        self.free = self.lost = False
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work))
+        with _stop_signals_blocked():  # one that arrives before the child ignores them would end it
+            self.process.start()
+        theirs.close()  # else its end would never be noticed here
+
+    def give(self, item: tuple[Any, ...] | None = None) -> None:
+        """Take a piece of work, and send it as soon as the process is free: sending can block while it is not."""
+        self.item = item or self.item
+        if self.free and self.item is not None:
+            self.free, self.since = False, time.monotonic()
+            with suppress(OSError):  # it has just died; that is noticed later
+                self.pipe.send(self.item)
+
+    def seconds(self) -> float:
+        """Return how long it has been at its present piece."""
+        return 0.0 if self.since is None else time.monotonic() - self.since
+
+    def answer(self) -> Any:
+        """Return what its work gave; None where it is not done, or where the process died (then it is `lost`)."""
+        alive = self.process.is_alive()  # asked first: what it wrote before it died is still there
+        try:
+            while self.pipe.poll():
+                answer = self.pipe.recv()
+                self.free = True
+                if answer is not None:
+                    self.item = self.since = None
+                    return answer
+                self.give()
+        except Exception:  # the end of the pipe, or half a message: it died while it wrote
+            alive = False
+        self.lost = not alive
+        return None
+
+    def kill(self) -> None:
+        """End it and all that it started, also where they would rather not."""
+        if self.process.pid:
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join(timeout=5.0)
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, work: Callable[..., Any]) -> None:
+    """Do what comes through the pipe until it is closed; the first answer, None, says that this process is ready."""
+    try:
+        os.setpgid(0, 0)  # to be killed with the programs that it starts
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        end_with_parent()
+        answer = None
+        while True:
+            pipe.send(answer)
+            answer = work(*pipe.recv())
+    except (EOFError, BrokenPipeError):
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(1)  # no thread that a library left may keep it
+
+
+@contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """Let signals that ask the job to stop wait; a process that is started meanwhile inherits this."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_child(command: list[str], folder: Path, log: IO[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -41,7 +138,6 @@ def start_child(command: list[str], folder: Path, log: IO[str], environment: dic
 def _ask_kernel() -> None:
     """Ask Linux to kill this process when its parent ends; runs between fork and exec."""
     import ctypes
-    import signal
 
     death_signal = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)

@@ -119,7 +119,14 @@ class Response:
         """Read a response; raises ValueError, KeyError or TypeError where it is not one."""
         content = json.loads(text)
         content['status'] = Status(content['status'])
-        return cls(**content)
+        response = cls(**content)
+        for name in ('results', 'versions', 'seconds'):
+            if not isinstance(getattr(response, name), dict):
+                raise ValueError(f'`{name}` of the response is not an object.')
+        error = {} if response.error is None else response.error
+        if not isinstance(error, dict) or not all(isinstance(text, str) for text in error.values()):
+            raise ValueError('`error` of the response is not an object of texts.')
+        return response
 
 
 def name_non_finite(value: Any) -> Any:

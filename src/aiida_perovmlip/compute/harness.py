@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import resource
@@ -10,9 +11,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from aiida_perovmlip.compute.contract import REQUEST, RESPONSE, JobError, Request, Response, Status
 
@@ -111,5 +112,21 @@ def peak_memory() -> float:
     return round(used / unit, 1)
 
 
+def leave(code: int) -> NoReturn:
+    """End at once: no thread or process that a library left may keep the job alive."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a full disk is no reason to stay
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    code = 1
+    try:
+        code = main()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        leave(code)

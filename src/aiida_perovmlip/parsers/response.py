@@ -10,6 +10,9 @@ from aiida.parsers import Parser
 
 from aiida_perovmlip.compute.contract import LOG, RESPONSE, Response, Status
 
+TAIL = 4096
+"""How many bytes at the end of a file are looked at for the last words of a job."""
+
 
 class ResponseParser(Parser):
     """Turn the response of a job into nodes and an exit code."""
@@ -35,7 +38,7 @@ class ResponseParser(Parser):
             return None, None
         try:
             return Response.load(self.retrieved.base.repository.get_object_content(RESPONSE)), None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             return None, f'{type(error).__name__}: {error}'
 
     def attach_outputs(self, response: Response | None, folder: Path) -> str | None:
@@ -59,10 +62,18 @@ class ResponseParser(Parser):
         """Return the end of what the job printed."""
         names = self.retrieved.base.repository.list_object_names()
         for name in (LOG, '_scheduler-stderr.txt'):
-            text = self.retrieved.base.repository.get_object_content(name).strip() if name in names else ''
+            text = self._end_of(name) if name in names else ''
             if text:
                 return f'The last line of {name}: {text.splitlines()[-1][:300]}'
         return 'It printed nothing; look at the executable of the code: `aiida-perovmlip doctor` checks it.'
+
+    def _end_of(self, name: str) -> str:
+        """Return the last part of a file, which may be large and hold any bytes."""
+        end = b''
+        with self.retrieved.base.repository.open(name, 'rb') as handle:
+            while block := handle.read(1 << 16):
+                end = (end + block)[-TAIL:]
+        return end.decode(errors='replace').replace('\0', ' ').strip()
 
     def failure(self, response: Response) -> ExitCode:
         """Return the exit code of a failure that the job itself explained."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import math
 import os
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cache, partial
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
 
-from aiida_perovmlip.compute.children import end_with_parent
+from aiida_perovmlip.compute.children import Worker
 from aiida_perovmlip.compute.contract import JobError, Status
-from aiida_perovmlip.compute.frame import Frame
+from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.labeller import AseLabeller
 from aiida_perovmlip.compute.plugin import load_object
 from aiida_perovmlip.compute.shard import digests
@@ -25,6 +24,12 @@ from aiida_perovmlip.compute.task import Job, Task
 
 JOURNAL = 'labels.jsonl'
 """One line for each frame that is done, written at once: what was finished survives any end of the job."""
+
+PASSING = frozenset({'crashed', 'timeout', 'memory', 'environment'})
+"""Kinds of failures that say something of the machine; the others, `refused` and `failed`, are of the frame."""
+
+MOST_POSITIONS = 1000
+"""How many positions of remaining frames the results list."""
 
 
 class Label(Task):
@@ -56,10 +61,14 @@ class _Run:
     failed: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.done = np.zeros(self.n_frames, bool)
+
     def count(self, entry: dict[str, Any]) -> None:
         """Count one finished frame and show the progress."""
+        self.done[entry['frame']] = True
         if 'failure' in entry:
-            self.failed.append({'frame': entry['frame'], 'reason': entry['failure']})
+            self.failed.append(describe_failure(entry))
         else:
             self.n_labelled += 1
         self.seconds += entry['seconds']
@@ -68,23 +77,46 @@ class _Run:
 
     def results(self, level: dict[str, Any]) -> dict[str, Any]:
         """Return the results; raise where no frame has a label or time ran out."""
-        remaining = self.n_frames - self.n_labelled - len(self.failed)
-        results = {
-            'level': level,
-            'n_frames': self.n_frames,
-            'n_labelled': self.n_labelled,
-            'n_remaining': remaining,
-            'failed': sorted(self.failed, key=lambda entry: int(entry['frame'])),
-            'seconds_of_labels': round(self.seconds, 3),
-        }
-        if remaining:
-            message = f'{remaining} of {self.n_frames} frames are left; the job ran out of wall time or was stopped.'
+        counts = count_frames(self.done, self.failed)
+        results = {'level': level, **counts, 'seconds_of_labels': round(self.seconds, 3)}
+        if counts['n_remaining']:
+            message = f'{counts["n_remaining"]} of {self.n_frames} frames are left; '
+            message += 'the job ran out of wall time or was stopped.'
             raise JobError(Status.OUT_OF_WALLTIME, message, results)
-        if not self.n_labelled:
-            first = results['failed'][0]  # type: ignore[index]
+        if self.failed and not self.n_labelled:
+            first = counts['failed'][0]
             message = f'None of {self.n_frames} frames could be labelled; frame {first["frame"]}: {first["reason"]}'
-            raise JobError(Status.NOT_CONVERGED, message, results)
+            raise JobError(_status_of({entry['kind'] for entry in self.failed}), message, results)
         return results
+
+
+def describe_failure(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what the results say of a line of the journal that is a failure."""
+    return {'frame': entry['frame'], 'reason': entry['failure'], 'kind': entry.get('kind', 'failed')}
+
+
+def count_frames(done: Array, failed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many frames are labelled, failed and remaining, and which.
+
+    :param done: whether there is a line of the journal for each frame, shape (frames,).
+    """
+    remaining = np.flatnonzero(~done)
+    return {
+        'n_frames': len(done),
+        'n_labelled': len(done) - len(remaining) - len(failed),
+        'n_remaining': len(remaining),
+        'remaining': remaining[:MOST_POSITIONS].tolist(),
+        'failed': sorted(failed, key=lambda entry: int(entry['frame'])),
+    }
+
+
+def _status_of(kinds: set[str]) -> Status:
+    """Return how a job ended of whose frames not one has a label."""
+    if kinds == {'environment'}:
+        return Status.MISSING_PACKAGE
+    if kinds == {'memory'}:
+        return Status.OUT_OF_MEMORY
+    return Status.FAILED if kinds <= PASSING else Status.NOT_CONVERGED
 
 
 def _with_digests(frames: Any) -> Iterator[tuple[int, str, Frame]]:
@@ -102,109 +134,102 @@ Item = tuple[int, str, Frame]
 
 def _label_all(job: Job, settings: Any, frames: Iterator[Item]) -> Iterator[dict[str, Any]]:
     """Yield the entry of each frame as it is finished, until all are or time runs out."""
-    pool = _Pool(job, settings, frames)
+    crew = _Crew(job, settings, frames)
     try:
-        while pool.fill():
-            yield from pool.collect()
+        while crew.fill():
+            yield from crew.collect()
+        yield from crew.collect()  # what was finished at the last moment
     finally:
-        pool.stop()  # what is being computed now is given up; all that is finished is in the journal
+        crew.stop()  # what is being computed now is given up; all that is finished is in the journal
 
 
-class _Pool:
-    """Processes that label frames side by side.
-
-    A calculator that crashes takes all processes with it. The frames that were being labelled are then suspects, which
-    are tried again one by one: only the guilty one is lost.
-    """
+class _Crew:
+    """Processes that label frames side by side, each one frame at a time."""
 
     def __init__(self, job: Job, settings: Any, frames: Iterator[Item]) -> None:
-        self.job, self.settings, self.frames = job, settings, frames
-        self.suspects: deque[Item] = deque()
-        self.on_trial = False
-        self.running: dict[Future[dict[str, Any]], Item] = {}
+        self.job, self.frames = job, frames
+        self.work = partial(_label_one, job.request.plugins['labeller'], settings)
+        self.limit = float(job.request.settings.get('seconds_per_frame') or math.inf)
+        self.workers: list[Worker] = []
         os.environ.update(dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1'))
-        self.executor = self._start()
-
-    def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            max_workers=max(1, self.job.request.cores),
-            mp_context=multiprocessing.get_context('spawn'),
-            initializer=_prepare,
-            initargs=(self.job.request.plugins['labeller'], self.settings),
-        )
 
     def fill(self) -> bool:
-        """Give every free process a frame; return whether one is at work that may still be waited for."""
-        while len(self.running) < self._limit() and self.job.seconds_left() > 0:
-            self.on_trial = bool(self.suspects)
-            item = self.suspects.popleft() if self.suspects else next(self.frames, None)
+        """Give every worker without a frame the next one; return whether one is at work that may be waited for."""
+        idle = [worker for worker in self.workers if worker.item is None]
+        while self.job.seconds_left() > 0 and (idle or len(self.workers) < max(1, self.job.request.cores)):
+            item = next(self.frames, None)
             if item is None:
                 break
-            self.running[self.executor.submit(_label_one, *item)] = item
-        return bool(self.running) and self.job.seconds_left() > 0
-
-    def _limit(self) -> int:
-        """Return how many frames may be at work at once."""
-        alone = bool(self.suspects) or (self.on_trial and bool(self.running))
-        return 1 if alone else max(1, self.job.request.cores)
+            if not idle:
+                idle.append(Worker(self.work))
+                self.workers.append(idle[-1])
+            idle.pop().give(item)
+        return any(worker.item for worker in self.workers) and self.job.seconds_left() > 0
 
     def collect(self) -> Iterator[dict[str, Any]]:
         """Yield what was finished within a second."""
-        done, _ = wait(self.running, timeout=1.0, return_when=FIRST_COMPLETED)
-        lost = []
-        for future in done:
-            item = self.running.pop(future)
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                lost.append(item)
-        if lost:
-            yield from self._blame([*lost, *self.running.values()])
+        busy = [worker for worker in self.workers if worker.item]
+        if not busy:
+            return
+        patience = [1.0, self.job.seconds_left(), *(self.limit - worker.seconds() for worker in busy)]
+        wait([end for worker in busy for end in (worker.pipe, worker.process.sentinel)], max(0.0, min(patience)))
+        for worker in busy:
+            entry = worker.answer()
+            if entry is None:
+                entry = self._loss(worker)
+            if entry is not None:
+                yield entry
 
-    def _blame(self, lost: list[Item]) -> Iterator[dict[str, Any]]:
-        """Yield the entry of the frame that made its process crash, or put those that may have done it on trial."""
-        self.running.clear()
-        self.executor.shutdown(wait=False)
-        self.executor = self._start()
-        if len(lost) == 1:
-            index, digest, _ = lost[0]
-            yield _entry(index, digest, 0.0, failure='the calculator crashed and took its process with it.')
-        else:
-            self.suspects.extend(sorted(lost, key=lambda item: item[0]))
+    def _loss(self, worker: Worker) -> dict[str, Any] | None:
+        """Return the entry of a frame that took its worker down or is too slow; None where there is no such thing.
+
+        A job that is stopping blames nobody: what killed the worker may be what stops the job.
+        """
+        late = worker.seconds() > self.limit
+        if not (worker.lost or late) or self.job.seconds_left() <= 0:
+            return None
+        index, digest, _ = worker.item or (-1, '', None)
+        seconds = worker.seconds()
+        worker.kill()
+        self.workers.remove(worker)
+        if worker.lost:
+            failure = 'the calculator crashed and took its process with it.'
+            return _entry(index, digest, seconds, failure=failure, kind='crashed')
+        failure = f'it took longer than {self.limit:g} s, the time limit of a frame.'
+        return _entry(index, digest, seconds, failure=failure, kind='timeout')
 
     def stop(self) -> None:
         """End all processes, also those at work."""
-        processes = list((getattr(self.executor, '_processes', None) or {}).values())
-        self.executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
+        for worker in self.workers:
+            worker.kill()
 
 
-_worker: dict[str, Any] = {}
-
-
-def _prepare(reference: str, settings: Any) -> None:
+@cache
+def _labeller(reference: str) -> Any:
     """Load the labeller once in each process."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    end_with_parent()
-    _worker['labeller'], _worker['settings'] = load_object(reference)(), settings
+    return load_object(reference)()
 
 
-def _label_one(index: int, digest: str, frame: Frame) -> dict[str, Any]:
+def _label_one(reference: str, settings: Any, index: int, digest: str, frame: Frame) -> dict[str, Any]:
     """Label one frame; a failure is an entry like any other."""
-    labeller, settings = _worker['labeller'], _worker['settings']
     started = time.monotonic()
     try:
+        labeller = _labeller(reference)
         refusal = labeller.refusal(settings, frame)
         if refusal:
-            return _entry(index, digest, 0.0, failure=refusal)
+            return _entry(index, digest, 0.0, failure=refusal, kind='refused')
         labels = compute_labels(labeller.calculator(settings, frame), frame)
-    except Exception as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        return _entry(index, digest, time.monotonic() - started, failure=f'{type(error).__name__}: {reason}'[:500])
+    except BaseException as error:  # a calculator that calls `sys.exit` fails like any other
+        reason = f'{type(error).__name__}: {" ".join(str(error).split()) or type(error).__name__}'[:500]
+        return _entry(index, digest, time.monotonic() - started, failure=reason, kind=_kind(error))
     return _entry(index, digest, time.monotonic() - started, **labels)
+
+
+def _kind(error: BaseException) -> str:
+    """Return whether the machine or the calculation is at fault: what the machine did may go well elsewhere."""
+    if isinstance(error, MemoryError) or 'out of memory' in str(error).lower():
+        return 'memory'
+    return 'environment' if isinstance(error, (ImportError, OSError)) else 'failed'
 
 
 def compute_labels(calculator: Any, frame: Frame) -> dict[str, Any]:
