@@ -50,7 +50,7 @@ def test_setup_makes_all_that_a_first_job_needs(user):
     assert found['interval'] == 0.5
     assert found['transport']['use_login_shell'] is False
     assert Path(found['workdir']).is_absolute()
-    assert found['workdir'].endswith('/.aiida/work/perovmlip')
+    assert Path(found['workdir']).parts[-3:] == ('.aiida', 'work', 'perovmlip')
     assert {'free@localhost', 'reference@localhost'} <= set(found['codes'])
     assert 'tiny@localhost' not in found['codes']
 
