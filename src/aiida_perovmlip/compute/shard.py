@@ -410,15 +410,14 @@ def join(shards: Sequence[Shard]) -> Shard:
     """Return the frames of all shards, in order, as one shard."""
     if len(shards) == 1:
         return shards[0]
-    names: dict[str, list[str]] = {}
+    places: dict[str, dict[str, int]] = {}
     columns: dict[str, list[Array]] = {}
     present = set().union(*(shard.columns for shard in shards))
     for shard in shards:
         for name in present - {'offsets'}:
             if name in CATEGORIES:
-                known = names.setdefault(name, [])
-                known += [text for text in shard.names[name] if text not in known]
-                codes = np.array([known.index(text) for text in shard.names[name]], dtype=np.int32)
+                known = places.setdefault(name, {})
+                codes = np.array([known.setdefault(text, len(known)) for text in shard.names[name]], dtype=np.int32)
                 columns.setdefault(name, []).append(codes[shard.columns[name]])
             elif name == 'stress' and name not in shard.columns:
                 columns.setdefault(name, []).append(np.full((len(shard), 6), np.nan))
@@ -426,4 +425,7 @@ def join(shards: Sequence[Shard]) -> Shard:
                 columns.setdefault(name, []).append(shard.columns[name])
     counts = np.concatenate([np.diff(shard.columns['offsets']) for shard in shards])
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    return Shard({**joined, 'offsets': np.concatenate([[0], np.cumsum(counts)])}, names)
+    return Shard(
+        {**joined, 'offsets': np.concatenate([[0], np.cumsum(counts)])},
+        {name: list(known) for name, known in places.items()},
+    )
