@@ -18,6 +18,12 @@ def test_plugins_that_need_nothing_are_told_from_the_others(tiny_plugins):
     assert not {'tiny', 'mace', 'broken'} & set(free)
 
 
+def test_a_plugin_that_borrows_an_environment_gets_none_of_its_own():
+    assert 'potential' in catalogue.names()
+    assert catalogue.find('potential') == ()
+    assert 'potential' not in catalogue.without_requirements()
+
+
 def test_a_plugin_nobody_has_is_a_sentence_that_names_the_others():
     with pytest.raises(SetupFailure, match=r'there is no plug-in `nonsense`; installed are .*mace'):
         catalogue.find('nonsense')

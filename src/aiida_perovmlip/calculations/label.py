@@ -16,12 +16,13 @@ from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.contract import Response
 from aiida_perovmlip.compute.frame import Array, Frame
-from aiida_perovmlip.compute.labeller import AseLabeller
+from aiida_perovmlip.compute.labeller import AseLabeller, Teacher
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.shard import digests
 from aiida_perovmlip.compute.tasks.label import JOURNAL, PASSING, count_frames, describe_failure
 from aiida_perovmlip.data.dataset import DatasetData
+from aiida_perovmlip.data.potential import PotentialData
 
 
 class LabelCalculation(ComputeCalculation):
@@ -54,6 +55,12 @@ class LabelCalculation(ComputeCalculation):
             help='Settings of the labeller; what is left out has the default of the reference.',
         )
         spec.input(
+            'potential',
+            valid_type=PotentialData,
+            required=False,
+            help='The potential to label with, for the labeller `potential`; `code` is then that of its architecture.',
+        )
+        spec.input(
             'metadata.options.seconds_per_frame',
             valid_type=(float, int),
             required=False,
@@ -66,17 +73,23 @@ class LabelCalculation(ComputeCalculation):
         spec.default_output_node = 'results'
 
     def plugins(self) -> dict[str, str]:
-        """Return the labeller."""
-        return {'labeller': registry.reference('labellers', self.inputs.labeller.value)}
+        """Return the labeller, and the architecture of the potential that it labels with."""
+        found = {'labeller': registry.reference('labellers', self.inputs.labeller.value)}
+        if 'potential' in self.inputs:
+            found['architecture'] = registry.reference('architectures', self.inputs.potential.architecture)
+        return found
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the labeller and the time limit of a frame."""
+        """Return the settings of the labeller, the time limit of a frame and the name of the potential's content."""
         limit = self.inputs.metadata.options.get('seconds_per_frame', None)
-        return {self.inputs.labeller.value: self.inputs.settings.get_dict(), 'seconds_per_frame': limit}
+        settings = {self.inputs.labeller.value: self.inputs.settings.get_dict(), 'seconds_per_frame': limit}
+        if 'potential' in self.inputs:
+            settings['content_hash'] = self.inputs.potential.content_hash
+        return settings
 
     def folders(self) -> dict[str, Any]:
-        """Return the frames."""
-        return {'frames': self.inputs.frames}
+        """Return the frames and the potential."""
+        return {name: self.inputs[name] for name in ('frames', 'potential') if name in self.inputs}
 
     @classmethod
     def outputs_of(
@@ -194,8 +207,23 @@ def _labelled(node: orm.CalcJobNode, journal: Journal) -> Iterator[Frame]:
 
 def _level(node: orm.CalcJobNode) -> Level:
     """Return the level of theory of the labels."""
-    labeller: AseLabeller = registry.load('labellers', node.inputs.labeller.value)()
-    return labeller.level(read_settings(labeller.Settings, node.inputs.settings.get_dict()))
+    return level_of(
+        node.inputs.labeller.value, node.inputs.settings.get_dict(), getattr(node.inputs, 'potential', None)
+    )
+
+
+def level_of(labeller: str, settings: dict[str, Any], potential: PotentialData | None = None) -> Level:
+    """Return the level of theory of labels; raises ValueError where these settings and this potential make none."""
+    plugin: AseLabeller = registry.load('labellers', labeller)()
+    if potential is not None:
+        plugin = plugin.taught_by(teacher_of(potential))
+    return plugin.level(read_settings(plugin.Settings, settings))
+
+
+def teacher_of(potential: PotentialData) -> Teacher:
+    """Return what a labeller has to know of a stored potential."""
+    known = tuple(potential.elements), tuple(potential.heads)
+    return Teacher(potential.architecture, potential.content_hash, *known)
 
 
 def _validate_limit(value: float | None, _: Any) -> str | None:
@@ -210,4 +238,15 @@ def _validate(inputs: Any, _: Any) -> str | None:
     problem = check_plugin('labellers', name, inputs['settings'].get_dict())
     if problem is None and not issubclass(registry.load('labellers', name), AseLabeller):
         return f'the labeller `{name}` does not run inside a job of ours; it has its own calculation.'
-    return problem
+    return problem or _check_potential(name, inputs['settings'].get_dict(), inputs.get('potential', None))
+
+
+def _check_potential(name: str, settings: dict[str, Any], potential: PotentialData | None) -> str | None:
+    """Return a sentence where the labeller misses a potential, has one too many, or cannot use this one."""
+    try:
+        level_of(name, settings, potential)
+        if potential is not None:
+            registry.reference('architectures', potential.architecture)
+    except ValueError as error:
+        return str(error)
+    return None

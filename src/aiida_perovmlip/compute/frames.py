@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from aiida_perovmlip.compute.frame import CATEGORIES, DTYPES, Array, Frame, FrameError
-from aiida_perovmlip.compute.shard import MAXIMUM_FRAMES, Columns, Shard, join, write_array
+from aiida_perovmlip.compute.shard import MAXIMUM_FRAMES, Columns, Shard, digests, join, write_array
 
 MANIFEST = 'frames.json'
 SELECTION = 'selection.npy'
@@ -97,6 +97,14 @@ class Frames:
     def __iter__(self) -> Iterator[Frame]:
         for chunk in self.chunks():
             yield from chunk
+
+    def with_digests(self) -> Iterator[tuple[int, bytes, Frame]]:
+        """Yield position, digest of what a labeller is given, and frame; see `shard.digests`."""
+        position = 0
+        for chunk in self.chunks():
+            for digest, frame in zip(digests(chunk, labels=False), chunk, strict=True):
+                yield position, digest.tobytes(), frame
+                position += 1
 
     def __getitem__(self, index: int) -> Frame:
         if not -len(self) <= index < len(self):

@@ -49,14 +49,17 @@ def run(folder: Path, request: Request, response: Response) -> None:
         packages |= set(job.plugin(role).packages())
     response.versions = {'python': platform.python_version(), **versions_of(tuple(sorted(packages)))}
     missing = [name for name, version in response.versions.items() if version == 'missing']
+    plugins = [job.plugin(role) for role in request.plugins]
     if missing:
+        names = ' '.join(f'--with {plugin.name}' for plugin in plugins if not plugin.needs_potential)
         raise JobError(
             Status.MISSING_PACKAGE,
             f'{sys.executable} has no {", ".join(missing)}. Install it there, or build an environment with it: '
-            f'`aiida-perovmlip setup --with {" --with ".join(job.plugin(role).name for role in request.plugins)}`.',
+            f'`aiida-perovmlip setup {names}`.',
         )
-    for role in request.plugins:
-        response.device = job.plugin(role).device(request.device)
+    for plugin in plugins:
+        if not plugin.needs_potential:  # it computes where its potential does
+            response.device = plugin.device(request.device)
     started = time.monotonic()
     try:
         with stop_on_signal(job):

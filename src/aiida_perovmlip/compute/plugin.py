@@ -23,6 +23,9 @@ class Plugin:
     requirements: ClassVar[tuple[str, ...]] = ()
     """What pip must install in the environment of this plug-in; nothing where numpy and ase are enough."""
 
+    needs_potential: ClassVar[bool] = False
+    """Whether it works with a stored potential, and so in the environment of that potential's architecture."""
+
     Settings: ClassVar[type[Any]]
     """The settings that this plug-in understands."""
 

@@ -33,13 +33,16 @@ def names() -> tuple[str, ...]:
 
 
 def find(name: str) -> tuple[JobPlugin, ...]:
-    """Return the plug-ins of a name: one for each role, none where this plug-in runs inside AiiDA only."""
+    """Return the plug-ins of a name: one for each role, none where it has no environment of its own.
+
+    Such a plug-in runs inside AiiDA, or in the environment of another one.
+    """
     if name not in names():
         raise SetupFailure(f'there is no plug-in `{name}`; installed are {", ".join(names())}.')
     return tuple(
         JobPlugin(name, role, registry.reference(group, name), tuple(kind.requirements))
         for group, role in GROUPS.items()
-        if name in registry.names(group) and issubclass(kind := _load(group, name), Plugin)
+        if name in registry.names(group) and issubclass(kind := _load(group, name), Plugin) and not kind.needs_potential
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from aiida_perovmlip.compute.frame import Frame
-from aiida_perovmlip.compute.labeller import AseLabeller
+from aiida_perovmlip.compute.labeller import AseLabeller, Repair, refuse_small_cell
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import option
 
@@ -19,6 +19,7 @@ class TbliteSettings:
     accuracy: float = option(1.0, 'Numerical accuracy; smaller is tighter.', minimum=1e-4, maximum=1000.0)
     electronic_temperature: float = option(300.0, 'Temperature of the Fermi smearing.', unit='K', minimum=1.0)
     max_iterations: int = option(250, 'Largest number of SCF cycles.', minimum=1)
+    damping: float = option(0.4, 'Part of the new density that each SCF cycle takes over.', minimum=0.001, maximum=1.0)
     smallest_cell: float = option(
         10.0,
         'Shortest height of a periodic cell. tblite samples Γ only, so energies of small cells are not comparable '
@@ -34,7 +35,22 @@ class Tblite(AseLabeller):
     name: ClassVar[str] = 'tblite'
     summary: ClassVar[str] = 'Extended tight binding (GFN2-xTB), Γ point only'
     requirements: ClassVar[tuple[str, ...]] = ('tblite',)
+    protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
+        'fast': (
+            'GFN2-xTB converged loosely: for first tries, with noise of some meV/Å in the forces.',
+            {'accuracy': 10.0},
+        ),
+        'balanced': ('GFN2-xTB as tblite has it by default.', {}),
+    }
     Settings = TbliteSettings
+    repairs: ClassVar[tuple[Repair, ...]] = (
+        Repair(
+            'more_damping',
+            frozenset({'failed'}),
+            'Takes over less of each new density (0.1) and allows 1000 cycles.',
+            {'damping': 0.1, 'max_iterations': 1000},
+        ),
+    )
 
     def level(self, settings: TbliteSettings) -> Level:
         """Return the level of theory."""
@@ -56,6 +72,7 @@ class Tblite(AseLabeller):
             accuracy=settings.accuracy,
             electronic_temperature=settings.electronic_temperature,
             max_iterations=settings.max_iterations,
+            mixer_damping=settings.damping,
             charge=float(frame.charge or 0),
             multiplicity=frame.spin,
             verbosity=0,
@@ -63,8 +80,6 @@ class Tblite(AseLabeller):
 
     def refusal(self, settings: TbliteSettings, frame: Frame) -> str | None:
         """Refuse small periodic cells, and what GFN1-xTB gets wrong in periodic cells."""
-        import numpy as np
-
         elements = set(frame.symbols)
         acceptors = elements & {'N', 'O', 'S', 'P'}
         halogens = elements & {'Br', 'I', 'At'}
@@ -73,16 +88,7 @@ class Tblite(AseLabeller):
                 'GFN1-xTB of tblite mishandles the halogen bond of periodic images: forces of a halide with '
                 f'{", ".join(sorted(acceptors))} explode. Use GFN2-xTB.'
             )
-        if frame.pbc.any():
-            heights = 1 / np.linalg.norm(np.linalg.pinv(frame.cell), axis=0)
-            shortest = float(heights[frame.pbc].min())
-            if shortest < settings.smallest_cell:
-                return (
-                    f'the cell is {shortest:.2f} Å high along a periodic direction, less than '
-                    f'{settings.smallest_cell:g} Å, and tblite samples Γ only. '
-                    'Label a supercell, or set `smallest_cell` to 0.'
-                )
-        return None
+        return refuse_small_cell(frame, settings.smallest_cell, 'tblite samples Γ only')
 
     def self_test(self) -> str:
         """Compute a hydrogen molecule."""

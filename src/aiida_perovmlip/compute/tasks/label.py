@@ -6,19 +6,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
 
+from aiida_perovmlip.compute.architecture import Architecture
 from aiida_perovmlip.compute.children import Worker
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
-from aiida_perovmlip.compute.labeller import AseLabeller
-from aiida_perovmlip.compute.plugin import load_object
+from aiida_perovmlip.compute.labeller import AseLabeller, Teacher
 from aiida_perovmlip.compute.shard import digests
 from aiida_perovmlip.compute.task import Job, Task
 
@@ -37,18 +37,42 @@ class Label(Task):
 
     def run(self, job: Job) -> dict[str, Any]:
         """Label all frames; those that fail are listed with the reason."""
-        labeller: AseLabeller = job.plugin('labeller')
+        labeller = _labeller_of(job)
         settings = job.settings_of(labeller)
         frames = job.frames('frames')
         if frames is None:
             raise JobError(Status.BAD_INPUT, 'There are no frames to label.')
+        try:
+            level = labeller.level(settings)
+        except ValueError as error:
+            raise JobError(Status.BAD_INPUT, f'Settings of {labeller.name}: {error}') from error
         run = _Run(job, len(frames))
         with (job.folder / JOURNAL).open('w') as journal:
-            for entry in _label_all(job, settings, _with_digests(frames)):
+            for entry in _label_all(job, partial(_label_one, labeller, settings), _with_digests(frames)):
                 journal.write(json.dumps(entry, allow_nan=False) + '\n')
                 journal.flush()
                 run.count(entry)
-        return run.results(labeller.level(settings).to_dict())
+        return run.results(level.to_dict())
+
+
+def _labeller_of(job: Job) -> AseLabeller:
+    """Return the labeller, with the potential that it labels with; what this knows is read from its files."""
+    labeller: AseLabeller = job.plugin('labeller')
+    folder = job.path('potential')
+    if folder is None:
+        return labeller
+    architecture: Architecture = job.plugin('architecture')
+    facts = architecture.facts(folder)
+    teacher = Teacher(
+        architecture=architecture.name,
+        content_hash=job.request.settings['content_hash'],
+        elements=facts.elements,
+        heads=facts.heads,
+        plugin=job.request.plugins['architecture'],
+        folder=folder,
+        device=architecture.device(job.request.device),
+    )
+    return labeller.taught_by(teacher)
 
 
 @dataclass
@@ -132,9 +156,9 @@ Item = tuple[int, str, Frame]
 """Position, hash of what is labelled, and frame."""
 
 
-def _label_all(job: Job, settings: Any, frames: Iterator[Item]) -> Iterator[dict[str, Any]]:
+def _label_all(job: Job, work: Callable[..., Any], frames: Iterator[Item]) -> Iterator[dict[str, Any]]:
     """Yield the entry of each frame as it is finished, until all are or time runs out."""
-    crew = _Crew(job, settings, frames)
+    crew = _Crew(job, work, frames)
     try:
         while crew.fill():
             yield from crew.collect()
@@ -146,9 +170,8 @@ def _label_all(job: Job, settings: Any, frames: Iterator[Item]) -> Iterator[dict
 class _Crew:
     """Processes that label frames side by side, each one frame at a time."""
 
-    def __init__(self, job: Job, settings: Any, frames: Iterator[Item]) -> None:
-        self.job, self.frames = job, frames
-        self.work = partial(_label_one, job.request.plugins['labeller'], settings)
+    def __init__(self, job: Job, work: Callable[..., Any], frames: Iterator[Item]) -> None:
+        self.job, self.work, self.frames = job, work, frames
         self.limit = float(job.request.settings.get('seconds_per_frame') or math.inf)
         self.workers: list[Worker] = []
         os.environ.update(dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1'))
@@ -204,17 +227,10 @@ class _Crew:
             worker.kill()
 
 
-@cache
-def _labeller(reference: str) -> Any:
-    """Load the labeller once in each process."""
-    return load_object(reference)()
-
-
-def _label_one(reference: str, settings: Any, index: int, digest: str, frame: Frame) -> dict[str, Any]:
+def _label_one(labeller: AseLabeller, settings: Any, index: int, digest: str, frame: Frame) -> dict[str, Any]:
     """Label one frame; a failure is an entry like any other."""
     started = time.monotonic()
     try:
-        labeller = _labeller(reference)
         refusal = labeller.refusal(settings, frame)
         if refusal:
             return _entry(index, digest, 0.0, failure=refusal, kind='refused')
