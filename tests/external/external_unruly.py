@@ -16,7 +16,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Frame
-from aiida_perovmlip.compute.labeller import AseLabeller
+from aiida_perovmlip.compute.labeller import AseLabeller, Repair
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import option
 
@@ -98,10 +98,14 @@ class UnrulyLabeller(AseLabeller):
 
     name: ClassVar[str] = 'unruly'
     Settings = UnrulySettings
+    repairs: ClassVar[tuple[Repair, ...]] = (
+        Repair('soothe', frozenset({'failed'}), 'Calms what raises.', {'way': 'calm'}),
+        Repair('tame', frozenset({'failed'}), 'Calms what raises twice.', {'way': 'tame'}),
+    )
 
     def level(self, settings: UnrulySettings) -> Level:
         """Return the level of theory."""
-        return Level(labeller='unruly')
+        return Level(labeller='unruly', details={'steps': settings.steps})
 
     def refusal(self, settings: UnrulySettings, frame: Frame) -> str | None:
         """Refuse what is marked so."""
@@ -109,7 +113,9 @@ class UnrulyLabeller(AseLabeller):
 
     def calculator(self, settings: UnrulySettings, frame: Frame) -> Any:
         """Misbehave as the group of the frame says."""
-        if frame.group == 'raise':
+        if frame.group == 'raise' or (frame.group == 'sulk' and settings.way == 'none'):
+            raise RuntimeError('SCF not converged')
+        if frame.group == 'sulk twice' and settings.way in ('none', 'calm'):
             raise RuntimeError('SCF not converged')
         if frame.group == 'crash':
             os.kill(os.getpid(), signal.SIGKILL)

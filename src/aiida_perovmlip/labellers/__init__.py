@@ -1,0 +1,1 @@
+"""Ways to label frames: each says what it computes, which frames may share a job, and how failures are repaired."""

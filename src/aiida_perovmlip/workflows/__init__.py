@@ -1,0 +1,1 @@
+"""Chains of calculations, one scientific question each."""
