@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 
 import pytest
 from aiida import orm
@@ -66,5 +67,5 @@ def test_an_imported_frame_names_its_file(make_dataset, level, tmp_path, compres
         path.write_bytes(gzip.compress(text))
     file = orm.SinglefileData(path).store()
     dataset = import_extxyz(file, orm.Dict(level))
-    assert {frame.source for frame in dataset} == {file.uuid}
+    assert {frame.source for frame in dataset} == {f'sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}'}
     assert dataset.content_hash == make_dataset(3).content_hash

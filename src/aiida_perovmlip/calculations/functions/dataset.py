@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiida import orm
 
 from aiida_perovmlip.calculations.functions import recorded
+from aiida_perovmlip.calculations.functions.hashes import hash_of
 from aiida_perovmlip.data.dataset import DatasetData, LevelError
 
 
@@ -47,15 +48,16 @@ def select_groups(dataset: DatasetData, groups: orm.List) -> DatasetData:
 
 @recorded
 def import_extxyz(file: orm.SinglefileData, level: orm.Dict) -> DatasetData:
-    """Read an extended XYZ file whose labels are of one level of theory; each frame names the file as its source."""
+    """Read an extended XYZ file whose labels are of one level of theory; its hash is the source of each frame."""
     import gzip
     import io
     from dataclasses import replace
 
     from aiida_perovmlip.compute.extxyz import read_extxyz
 
+    source = hash_of(file)
     with file.open(mode='rb') as handle:
         plain = gzip.GzipFile(fileobj=handle) if file.filename.endswith('.gz') else handle
         text = io.TextIOWrapper(plain, encoding='utf-8')
-        frames = (replace(frame, source=file.uuid) for frame in read_extxyz(text, file.filename))
+        frames = (replace(frame, source=source) for frame in read_extxyz(text, file.filename))
         return DatasetData.from_frames(frames, level.get_dict() or None)
