@@ -16,9 +16,12 @@ from aiida_perovmlip.installation import catalogue, profile
 from aiida_perovmlip.installation.catalogue import JobPlugin
 from aiida_perovmlip.installation.environments import incomplete
 from aiida_perovmlip.installation.outcome import SetupFailure
+from aiida_perovmlip.installation.programs import program_of
 
 if TYPE_CHECKING:
     from aiida.orm import InstalledCode
+
+    from aiida_perovmlip.labellers.base import Program
 
 State = Literal['ok', 'note', 'broken']
 """Fine; worth knowing; needs a remedy before jobs can run."""
@@ -105,6 +108,33 @@ def check_codes(label: str | None = None) -> Iterator[CodeFinding]:
     for code in codes:
         for plugin in catalogue.find(code.label):
             yield try_code(code, plugin)
+        if (program := program_of(code.label)) is not None:
+            yield try_program(code, program)
+
+
+def try_program(code: InstalledCode, program: Program) -> CodeFinding:
+    """Ask a program of its own for its version, on its computer."""
+    from aiida.common.escaping import escape_for_bash
+
+    begin = time.monotonic()
+    executable = str(code.filepath_executable)
+    found: dict[str, Any] = {'status': contract.Status.OK.value, 'message': 'its version cannot be asked for'}
+    try:
+        with code.computer.get_transport() as transport:
+            if code.filepath_executable.is_absolute() and not transport.isfile(executable):
+                message = f'{executable} does not exist'
+                found = {'status': 'no_executable', 'message': message, 'advice': program.how_to_get}
+            elif program.version:
+                command = ' '.join(escape_for_bash(part) for part in (executable, *program.version))
+                lines = '\n'.join((code.computer.get_prepend_text(), code.prepend_text, command))
+                status, said, complained = transport.exec_command_wait(lines)
+                lines_said = (said if status == 0 else complained or said).strip().splitlines() or ['it said nothing']
+                state = contract.Status.OK if status == 0 else contract.Status.FAILED
+                found = {'status': state.value, 'message': lines_said[0][:300]}
+    except Exception as error:  # transports raise whatever their library raises
+        advice = f'`verdi computer test {code.computer.label}`, then `verdi computer configure` it again'
+        found = {'status': 'no_connection', 'message': f'{type(error).__name__}: {error}', 'advice': advice}
+    return CodeFinding(code.full_label, 'labeller', **found, seconds=time.monotonic() - begin)
 
 
 def try_code(code: InstalledCode, plugin: JobPlugin) -> CodeFinding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from aiida_perovmlip.installation import catalogue, profile
 from aiida_perovmlip.installation.environments import Environment, Torch, own_python
 from aiida_perovmlip.installation.outcome import Done
+from aiida_perovmlip.installation.programs import find_executable, program_of
 
 
 def set_up(
@@ -22,12 +23,13 @@ def set_up(
 
     Environments come first: where one fails, AiiDA was not touched.
     """
+    executables = required_executables(plugins)
     environments = required_environments(plugins, prefix, torch)
     for environment in environments.values():
         yield environment.build(dry_run)
     if environments_only:
         return
-    yield from _set_up_aiida(environments, profile_name, dry_run)
+    yield from _set_up_aiida(environments, executables, profile_name, dry_run)
 
 
 def required_environments(plugins: tuple[str, ...], prefix: Path, torch: Torch = 'cpu') -> dict[str, Environment]:
@@ -36,20 +38,38 @@ def required_environments(plugins: tuple[str, ...], prefix: Path, torch: Torch =
     return {name: Environment(name, packages, prefix, torch) for name, packages in wanted.items() if packages}
 
 
+def required_executables(plugins: tuple[str, ...]) -> dict[str, Path]:
+    """Return the executables of those of these plug-ins that run a program of its own."""
+    wanted = {name: program_of(name) for name in dict.fromkeys(plugins)}
+    return {name: find_executable(name, program) for name, program in wanted.items() if program is not None}
+
+
 def interpreters(environments: dict[str, Environment]) -> dict[str, Path]:
     """Return the Python of each code: that of its environment, or ours for plug-ins that need nothing."""
     free = {name: own_python() for name in catalogue.without_requirements()}
     return free | {name: environment.python for name, environment in environments.items()}
 
 
-def _set_up_aiida(environments: dict[str, Environment], name: str | None, dry_run: bool) -> Iterator[Done]:
+def _set_up_aiida(
+    environments: dict[str, Environment], executables: dict[str, Path], name: str | None, dry_run: bool
+) -> Iterator[Done]:
     pythons = interpreters(environments)
     _, exists = profile.choose_profile(name)
     yield profile.ensure_profile(name, dry_run)
     if dry_run and not exists:
-        yield from profile.would_be_created(pythons)
+        yield from profile.would_be_created({**pythons, **executables})
         return
     yield profile.ensure_localhost(dry_run)
     for label, python in pythons.items():
-        key = environments[label].key if label in environments else ''
-        yield profile.ensure_code(label, python, key, dry_run)
+        where = f'the environment {label}-{environments[label].key}' if label in environments else 'this installation'
+        yield profile.ensure_code(label, python, dry_run, description=f'Python of {where}')
+    for label, executable in executables.items():
+        yield profile.ensure_code(label, executable, dry_run, **_about_program(label))
+
+
+def _about_program(name: str) -> dict[str, str]:
+    """Return the properties of the code of a program."""
+    program = program_of(name)
+    if program is None:
+        return {}
+    return {'default_calc_job_plugin': program.plugin, 'prepend_text': program.prepend, 'description': name}

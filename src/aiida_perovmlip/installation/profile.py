@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,26 +90,26 @@ def ensure_localhost(dry_run: bool = False) -> Done:
     return Done('computer', COMPUTER, 'created', str(work_folder()), dry_run)
 
 
-def ensure_code(label: str, python: Path, key: str = '', dry_run: bool = False) -> Done:
-    """Make sure that the code `label@localhost` is this interpreter; needs a loaded profile.
+def ensure_code(label: str, executable: Path, dry_run: bool = False, **about: str) -> Done:
+    """Make sure that the code `label@localhost` is this executable; needs a loaded profile.
 
     A code is part of provenance and never changed: one that points elsewhere gets another label and is hidden.
 
-    :param key: digest of the environment, for the description.
+    :param about: further properties of a code that has to be made, such as `description`.
     """
     old = find_code(label)
     name = f'{label}@{COMPUTER}'
-    if old is not None and str(old.filepath_executable) == str(python):
-        return Done('code', name, 'found', str(python), dry_run)
+    if old is not None and str(old.filepath_executable) == str(executable):
+        return Done('code', name, 'found', str(executable), dry_run)
     if not dry_run:
         if old is not None:
             old.label = f'{label}-{old.pk}'
             old.is_hidden = True
-        _create_code(label, python, key)
-    return Done('code', name, 'created' if old is None else 'replaced', str(python), dry_run)
+        _create_code(label, executable, about)
+    return Done('code', name, 'created' if old is None else 'replaced', str(executable), dry_run)
 
 
-def would_be_created(labels: dict[str, Path]) -> list[Done]:
+def would_be_created(labels: Mapping[str, Path]) -> list[Done]:
     """Return what a new profile would get, where there is none to look into."""
     codes = [Done('code', f'{label}@{COMPUTER}', 'created', str(python), True) for label, python in labels.items()]
     return [Done('computer', COMPUTER, 'created', '', True), *codes]
@@ -202,13 +203,8 @@ def _configure(computer: Computer) -> None:
     computer.set_minimum_job_poll_interval(0.5)
 
 
-def _create_code(label: str, python: Path, key: str) -> None:
+def _create_code(label: str, executable: Path, about: dict[str, str]) -> None:
     from aiida.orm import InstalledCode, load_computer
 
-    InstalledCode(
-        label=label,
-        computer=load_computer(COMPUTER),
-        filepath_executable=str(python),
-        description=f'Python of the environment {label}-{key}' if key else 'Python of this installation',
-        with_mpi=False,
-    ).store()
+    computer = load_computer(COMPUTER)
+    InstalledCode(label=label, computer=computer, filepath_executable=str(executable), with_mpi=False, **about).store()
