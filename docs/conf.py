@@ -28,7 +28,7 @@ version = release = __version__
 
 extensions = ['myst_parser', 'sphinx_copybutton', 'sphinx_design']
 source_suffix = {'.md': 'markdown'}
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'reference/generated/labelling-tables.md']  # included elsewhere
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
 nitpicky = True

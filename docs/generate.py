@@ -14,6 +14,7 @@ PACKAGE = 'aiida-perovmlip'
 TITLES = {
     'aiida.data': 'Data',
     'aiida.calculations': 'Calculations',
+    'aiida.workflows': 'Chains',
     'aiida.parsers': 'Parsers',
     'aiida_perovmlip.architectures': 'Architectures',
     'aiida_perovmlip.labellers': 'Labellers',
@@ -42,11 +43,14 @@ def all_pages() -> Iterator[tuple[str, str]]:
     """Yield name and text of each page."""
     for point in entry_points('aiida.calculations'):
         yield f'calculation-{_slug(point.name)}', calculation_page(point)
+    for point in entry_points('aiida.workflows'):
+        yield f'chain-{_slug(point.name)}', calculation_page(point)
     yield 'exit-codes', exit_code_page()
     yield 'nodes', node_page()
     yield 'columns', column_page()
     yield 'architectures', plugin_page('architectures', 'Architectures')
-    yield 'labellers', plugin_page('labellers', 'Labellers')
+    yield 'labellers', labeller_page()
+    yield 'labelling-tables', labelling_tables()
     yield 'recipes', recipe_page()
     yield 'command-line', command_line_page()
     yield 'entry-points', entry_point_page()
@@ -57,7 +61,7 @@ def all_pages() -> Iterator[tuple[str, str]]:
 
 
 def calculation_page(point: EntryPoint) -> str:
-    """Return the page of one calculation: inputs, options of the job, outputs and exit codes."""
+    """Return the page of one calculation or chain: inputs, options of the job, outputs and exit codes."""
     process = point.load()
     spec = process.spec()
     ports = dict(flat_ports(spec.inputs))
@@ -71,15 +75,23 @@ def calculation_page(point: EntryPoint) -> str:
         '## Inputs',
         port_table(own),
         dropdown('Inputs of every calculation of AiiDA', port_table(generic)),
-        '## Options of the job',
-        'Those of `metadata.options`; the most useful ones are `resources`, `max_wallclock_seconds`, `queue_name`, '
-        '`account` and `device`.',
-        dropdown('All options', port_table(options)),
+        *_options_of_job(options),
         '## Outputs',
         table(('Output', 'Type', 'Always there', 'Meaning'), map(_output_row, spec.outputs.items())),
         '## Exit codes',
         'What to do about each is said in [Mend what is broken](../../how-to/mend.md).',
         exit_code_table(spec.exit_codes.values(), spec),
+    )
+
+
+def _options_of_job(options: Mapping[str, Any]) -> tuple[str, ...]:
+    if not options:
+        return ()
+    best = '`resources`, `max_wallclock_seconds`, `queue_name`, `account` and `device`'
+    return (
+        '## Options of the job',
+        f'Those of `metadata.options`; the most useful ones are {best}.',
+        dropdown('All options', port_table(options)),
     )
 
 
@@ -149,12 +161,14 @@ def exit_code_page() -> str:
     """Return the page of all exit codes, and of the status that makes a job end with each."""
     from aiida_perovmlip.compute.contract import Status
 
-    specs = [point.load().spec() for point in entry_points('aiida.calculations')]
+    kinds = (point.load() for group in ('aiida.calculations', 'aiida.workflows') for point in entry_points(group))
+    specs = [kind.spec() for kind in kinds if _is_ours_alone(kind)]
     known = {code.status: (label, code) for spec in specs for label, code in spec.exit_codes.items()}
     rows = ((f'`{status.value}`', _status_code(status, known)) for status in Status)
     return page(
         'Exit codes',
-        'All calculations of this package share these. 2xx: the inputs; 3xx: files or packages are missing or cannot '
+        'All calculations of this package share these; those that run a program of another plug-in, such as CP2K, have '
+        'its codes as well. 2xx: the inputs; 3xx: files or packages are missing or cannot '
         'be read; 4xx: the run stopped and can be repaired; 5xx: the science did not work out. What to do about each '
         'is said in [Mend what is broken](../../how-to/mend.md).',
         '## Ours',
@@ -164,6 +178,13 @@ def exit_code_page() -> str:
         '## From the answer of a job to its exit code',
         'A job writes `response.json` however it ends. Its `status` decides the exit code.',
         table(('Status', 'Exit code'), rows),
+    )
+
+
+def _is_ours_alone(kind: type[Any]) -> bool:
+    """Whether a process stands on AiiDA alone, and not on a calculation of another plug-in with codes of its own."""
+    return all(
+        each.__module__.partition('.')[0] in ('aiida_perovmlip', 'aiida', 'plumpy', 'builtins') for each in kind.__mro__
     )
 
 
@@ -254,6 +275,55 @@ def plugin_page(group: str, title: str) -> str:
         if len(getattr(kind, 'protocols', {})) > 1:
             parts += ['Protocols, which are sets of these settings by name (`protocols`):', _protocols(kind)]
     return page(title, *parts)
+
+
+def labeller_page() -> str:
+    """Return the page of all labellers with their settings."""
+    from aiida_perovmlip.labellers.base import labeller_named
+
+    parts = []
+    for point in entry_points('aiida_perovmlip.labellers'):
+        kind, labeller = point.load(), labeller_named(point.name)
+        parts += [f'## `{point.name}`', markdown(kind.__doc__), f'`{point.value.replace(":", ".")}`']
+        if labeller.program is not None:
+            names = ' or '.join(f'`{name}`' for name in labeller.program.names)
+            parts.append(f'Runs {names}. {labeller.program.how_to_get}')
+        else:
+            wants = ', '.join(f'`{requirement}`' for requirement in kind.requirements)
+            parts.append(f'Needs in its environment: {wants or "nothing but numpy and ase"}.')
+        parts.append(settings_table(labeller.Settings))
+    return page('Labellers', *parts)
+
+
+def labelling_tables() -> str:
+    """Return the tables of the page on labelling: protocols, kinds of failures, repairs."""
+    from aiida_perovmlip.labellers.base import KINDS, labeller_named
+
+    labellers = [labeller_named(point.name) for point in entry_points('aiida_perovmlip.labellers')]
+    protocols = (
+        (f'`{labeller.name}`', f'`{name}`', protocol.about, _plain_settings(protocol.settings), protocol.origin)
+        for labeller in labellers
+        for name, protocol in labeller.protocols().items()
+    )
+    repairs = (
+        (f'`{one.name}`', f'`{repair.name}`', ', '.join(f'`{kind}`' for kind in sorted(repair.sees)), repair.does)
+        for one in labellers
+        for repair in one.repairs
+    )
+    return page(
+        'Protocols, failures and repairs',
+        '## Protocols',
+        table(('Labeller', 'Protocol', 'For', 'Settings', 'Where the numbers are from'), protocols),
+        '## Kinds of failures',
+        table(('Kind', 'Meaning'), ((f'`{kind}`', meaning) for kind, meaning in KINDS.items())),
+        '## Repairs',
+        'In the order in which they are tried. None changes the level of theory.',
+        table(('Labeller', 'Repair', 'Sees', 'Does'), repairs),
+    )
+
+
+def _plain_settings(settings: Mapping[str, Any]) -> str:
+    return ', '.join(f'`{key}` = `{value!r}`' for key, value in settings.items()) or 'the defaults'
 
 
 def settings_table(kind: type[Any]) -> str:
@@ -348,7 +418,8 @@ def environment_page() -> str:
     rows = []
     for group in ('architectures', 'labellers'):
         for point in entry_points(f'aiida_perovmlip.{group}'):
-            wanted = (pinned.get(name_of(requirement), requirement) for requirement in point.load().requirements)
+            requirements = getattr(point.load(), 'requirements', ())
+            wanted = (pinned.get(name_of(requirement), requirement) for requirement in requirements)
             rows.append((f'`{point.name}`', group[:-1], ', '.join(f'`{line}`' for line in wanted) or 'none of its own'))
     return page(
         'Environments',

@@ -21,12 +21,12 @@ from aiida_perovmlip.analysis.metrics import COLUMNS, flat_rows
 from aiida_perovmlip.calculations.evaluate import EvaluateCalculation
 from aiida_perovmlip.calculations.functions.dataset import split_dataset
 from aiida_perovmlip.calculations.functions.structures import build_frames
-from aiida_perovmlip.calculations.label import LabelCalculation
 from aiida_perovmlip.calculations.train import TrainMaceCalculation
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.launch import run_job, table, write_archive
 from aiida_perovmlip.report.collect import write_report
+from aiida_perovmlip.workflows.label import LabelWorkChain
 
 GROUP = 'first-potential'
 
@@ -57,17 +57,15 @@ SETTINGS = {
 
 
 def label(frames: DatasetData, options: dict) -> DatasetData:
-    """Compute energies, forces and stresses with GFN2-xTB."""
-    builder = LabelCalculation.get_builder()
-    builder.code = orm.load_code('tblite@localhost')
-    builder.frames = frames
-    builder.labeller = 'tblite'
-    builder.settings = {'max_iterations': 100}
-    builder.metadata.options = options
-    job = run_job(builder, f'Labelling {len(frames)} frames')
-    for failure in job.outputs.results['failed']:
+    """Compute energies, forces and stresses with GFN2-xTB; what this profile knows already is not computed again."""
+    code = orm.load_code('tblite@localhost')
+    builder = LabelWorkChain.get_builder_from_protocol('tblite', code, frames, options=options, max_concurrent=1)
+    chain = run_job(builder, f'Labelling {len(frames)} frames')
+    results = chain.outputs.results
+    print(f'  {results["n_known"]} were known, {len(results["repaired"])} needed a repair')
+    for failure in chain.outputs.failures['frames']:
         print(f'  frame {failure["frame"]} has no label and is left out: {failure["reason"]}')
-    return job.outputs.dataset
+    return chain.outputs.dataset
 
 
 def train(parts: dict[str, DatasetData], options: dict) -> PotentialData:

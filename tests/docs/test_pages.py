@@ -19,7 +19,9 @@ PAGES = [
     ROOT / 'CONTRIBUTING.md',
     *sorted(path for path in (ROOT / 'docs').rglob('*.md') if not {'_build', 'generated'} & set(path.parts)),
 ]
-CALCULATIONS = [point for point in distribution('aiida-perovmlip').entry_points if point.group == 'aiida.calculations']
+POINTS = distribution('aiida-perovmlip').entry_points
+CALCULATIONS = [point for point in POINTS if point.group == 'aiida.calculations']
+CHAINS = [point for point in POINTS if point.group == 'aiida.workflows']
 
 
 @pytest.fixture(scope='module')
@@ -74,10 +76,15 @@ def test_commands_of_ours_have_the_options_that_are_shown(page):
 def test_every_exit_code_is_explained_and_no_other():
     text = (ROOT / 'docs' / 'how-to' / 'mend.md').read_text(encoding='utf-8')
     explained = set(re.findall(r'^(?:### |\| )(\d+) (?:\| )?`(\w+)`', text, flags=re.MULTILINE))
-    known = {
-        (str(code.status), label) for point in CALCULATIONS for label, code in point.load().spec().exit_codes.items()
-    }
+    known = {code for point in CALCULATIONS + CHAINS for code in own_codes(point.load())}
     assert explained == known
+
+
+def own_codes(kind):
+    """Return the exit codes of a process, without those that it has from a calculation of another plug-in."""
+    codes = {(str(code.status), label) for label, code in kind.spec().exit_codes.items()}
+    foreign = [base for base in kind.__mro__[1:] if base.__module__.startswith(('aiida_cp2k', 'aiida_vasp.'))]
+    return codes - (own_codes(foreign[0]) if foreign else set())
 
 
 def test_the_states_of_doctor_are_explained():
@@ -89,8 +96,10 @@ def test_the_states_of_doctor_are_explained():
 def test_the_reference_has_every_port_and_exit_code(generate, tmp_path):
     pages = {path.stem: path.read_text() for path in generate.write(tmp_path)}
     assert CALCULATIONS
-    for point in CALCULATIONS:
-        text = pages[f'calculation-{point.name.removeprefix("perovmlip.").replace(".", "-")}']
+    assert CHAINS
+    for point in CALCULATIONS + CHAINS:
+        kind = 'calculation' if point in CALCULATIONS else 'chain'
+        text = pages[f'{kind}-{point.name.removeprefix("perovmlip.").replace(".", "-")}']
         spec = point.load().spec()
         ports = [name for inputs in (spec.inputs, spec.outputs) for name, _ in generate.flat_ports(inputs)]
         assert [name for name in ports if f'| `{name}` |' not in text] == []
