@@ -38,9 +38,10 @@ demo: venv
 	$(BIN)/verdi run examples/first_potential.py --output .demo/first-potential
 
 test: export AIIDA_PATH := $(CURDIR)/.venv
+test: PLUGINS += pyscf
 test: venv-dev
 	$(SETUP) --environments-only
-	tools/ensure_chromium.sh
+	tools/ensure_programs.sh
 	$(BIN)/python -m pytest
 
 lint: venv-dev

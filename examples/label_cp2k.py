@@ -28,7 +28,7 @@ RECIPE = {
     ]
 }
 
-SETTINGS = {'cutoff': 300.0, 'rel_cutoff': 50.0, 'kpoints': [2, 2, 2], 'band_edges': True}
+SETTINGS = {'cutoff': 300.0, 'rel_cutoff': 50.0, 'kpoints': [2, 2, 2]}
 
 
 def main() -> None:

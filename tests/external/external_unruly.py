@@ -89,7 +89,7 @@ class _Constant(Calculator):
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        value = np.nan if self.way == 'nan' else 0.0
+        value = {'nan': np.nan, 'huge': 1e9}.get(self.way, 0.0)
         self.results = {'energy': value, 'forces': np.full((len(self.atoms), 3), value), 'stress': np.full(6, value)}
 
 
@@ -134,7 +134,7 @@ class UnrulyLabeller(AseLabeller):
             time.sleep(0.5)
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(5)
-        return _Constant('nan' if frame.group == 'nan' else 'none')
+        return _Constant(frame.group if frame.group in ('nan', 'huge') else 'none')
 
     def self_test(self) -> str:
         """Pass."""

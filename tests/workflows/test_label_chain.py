@@ -157,7 +157,7 @@ def test_a_dry_run_counts_jobs_and_estimates_the_cost_from_those_that_were_done(
     inputs = {'batch_size': 2, 'settings': {'steps': 7}}
     builder = LabelWorkChain.get_builder_from_protocol('unruly', python_code, frames, **inputs)
     dry = LabelWorkChain.forecast(builder)
-    assert (dry.n_frames, dry.n_todo, dry.n_jobs, list(dry.refused)) == (3, 2, 1, [2])
+    assert (dry.n_frames, dry.n_todo, dry.n_jobs, dry.refused) == (3, 2, 1, {'it is marked so.': [2]})
     assert dry.formulas == {'Cs8Pb8I24': 2}
     assert dry.core_hours is None
     assert not frames.is_stored
@@ -172,6 +172,78 @@ def test_a_dry_run_counts_jobs_and_estimates_the_cost_from_those_that_were_done(
     assert 'core-hours' in str(later)
     with pytest.raises(ValueError, match='no protocol `paper`'):
         LabelWorkChain.get_builder_from_protocol('unruly', python_code, frames, protocol='paper')
+
+
+def test_a_step_that_is_repeated_after_a_kill_does_not_mix_up_jobs(label, bare_frames, monkeypatch):
+    """The book of before the launch is what AiiDA has stored; launching by it once more starts nothing new."""
+    from aiida_perovmlip.workflows.label import LabelWorkChain
+
+    launch = LabelWorkChain.launch
+
+    def twice(self):
+        before = self.ctx.ledger
+        launch(self)
+        after, self.ctx.ledger = self.ctx.ledger, before
+        launch(self)
+        assert self.ctx.ledger == after
+
+    monkeypatch.setattr(LabelWorkChain, 'launch', twice)
+    node = label(bare_frames('a', 'sulk', 'b', 'sulk twice', seed=16), batch_size=2, max_concurrent=2)
+    assert node.outputs.dataset.frames.column('group').tolist() == ['a', 'sulk', 'b', 'sulk twice']
+    assert node.outputs.results['repaired'] == {'1': 'soothe', '3': 'tame'}
+    assert len(jobs_of(node)) == node.outputs.results['n_jobs'] == 4
+
+
+def test_frames_that_crash_at_the_beginning_stop_no_others(label, bare_frames):
+    groups = ['crash'] * 4 + ['a', 'b', 'c']
+    node = label(bare_frames(*groups, seed=17), batch_size=1, max_concurrent=2)
+    assert node.is_finished_ok
+    assert node.outputs.dataset.frames.column('group').tolist() == ['a', 'b', 'c']
+    assert [row['kind'] for row in node.outputs.failures['frames']] == ['crashed'] * 4
+
+
+def test_identical_frames_fail_for_the_same_reason(label, bare_frames):
+    frames = bare_frames('a', 'raise', seed=18)
+    node = label(DatasetData.from_frames([frames[0], frames[1], frames[1]]), max_concurrent=1)
+    rows = node.outputs.failures['frames']
+    assert [row['frame'] for row in rows] == [1, 2]
+    assert rows[0]['reason'] == rows[1]['reason']
+    assert rows[0]['repairs'] == rows[1]['repairs'] == ['soothe', 'tame']
+
+
+def test_what_has_a_label_keeps_it_in_a_retry_that_may_not_look_around(label, bare_frames):
+    from aiida.engine import run_get_node
+
+    from aiida_perovmlip.workflows.label import LabelWorkChain
+
+    first = label(bare_frames('a', 'sulk', 'b', seed=19), repair=False, reuse=False, max_concurrent=1)
+    _, node = run_get_node(LabelWorkChain.retry_failed(first, repair=True))
+    assert len(node.outputs.dataset) == 3
+    assert [len(job.inputs.frames) for job in jobs_of(node)] == [1]
+
+
+def test_with_other_settings_everything_that_failed_is_tried_again(label, bare_frames):
+    from aiida.engine import run_get_node
+
+    from aiida_perovmlip.workflows.label import LabelWorkChain
+
+    first = label(bare_frames('raise', seed=20))
+    _, node = run_get_node(LabelWorkChain.retry_failed(first, settings={'steps': 5}))
+    assert jobs_of(node)
+
+
+def test_a_frame_that_would_be_refused_does_not_come_in_by_reuse(label, bare_frames, monkeypatch):
+    label(bare_frames('a', seed=21))
+    frames = bare_frames('refuse', seed=21)
+    node = label(frames)
+    assert node.outputs.failures['frames'][0]['kind'] == 'refused'
+
+
+def test_numbers_that_are_no_physics_fail_one_frame_and_not_its_job(label, bare_frames):
+    node = label(bare_frames('a', 'huge', 'b', seed=22), batch_size=3, repair=False)
+    assert len(node.outputs.dataset) == 2
+    assert 'too large' in node.outputs.failures['frames'][0]['reason']
+    assert len(jobs_of(node)) == 1
 
 
 def test_a_job_that_cannot_be_submitted_is_a_failure_of_its_frames(label, bare_frames):
@@ -190,6 +262,18 @@ def test_a_frame_that_outlives_the_wall_time_is_listed_and_not_tried_forever(lab
     assert len(jobs_of(node)) == 2
 
 
-def test_an_input_that_no_job_has_is_refused_at_once(label, bare_frames):
+def test_inputs_and_options_that_no_job_has_are_refused_at_once(label, bare_frames):
     with pytest.raises(ValueError, match="no input 'nonsense'"):
         label(bare_frames('a'), job={'nonsense': orm.Int(1)})
+    with pytest.raises(ValueError, match='may not hold settings'):
+        label(bare_frames('a'), job={'settings': orm.Dict({'steps': 9})})
+    with pytest.raises(ValueError, match="no option 'no_such'"):
+        label(bare_frames('a'), options={'no_such': 1})
+
+
+def test_labels_of_another_level_are_never_collected(bare_frames, make_dataset):
+    from aiida_perovmlip.calculations.functions.labels import collect_labels
+    from aiida_perovmlip.data.dataset import LevelError
+
+    with pytest.raises(LevelError, match='another level'):
+        collect_labels(bare_frames('a'), orm.Dict({'labeller': 'x'}), orm.Dict({}), job_00001=make_dataset(1))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiida_perovmlip.workflows.ledger import ATTEMPTS, STRIKES, Batch, Ended, Ledger, Running
+from aiida_perovmlip.workflows.ledger import ATTEMPTS, PROVEN, STRIKES, Batch, Ended, Ledger, Running
 
 REPAIRS = {'failed': ('first', 'second'), 'not_converged': ('second',)}
 
@@ -16,10 +16,11 @@ def next_repair(kind, tried):
     return left[0] if left else None
 
 
-def start(ledger, plan, code='here'):
+def start(ledger, plan):
     batch = ledger.next_batch(plan)
-    label = ledger.name_job()
-    ledger.running[label] = Running(batch, code, 1, f'uuid of {label}')
+    ledger.assign(batch)
+    (label,) = ledger.starting
+    ledger.started(label, 1, f'uuid of {label}')
     return label, batch
 
 
@@ -40,13 +41,20 @@ def behaviours(draw):
     fates = st.sampled_from(['failed', 'not_converged', 'crashed', 'environment', 'lost', 'refuses for ever'])
     frames = [(draw(st.integers(0, 4)), draw(fates)) for _ in range(n_frames)]
     poison = draw(st.sets(st.integers(0, n_frames - 1), max_size=2))
-    return frames, poison, draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.randoms(use_true_random=False))
+    return (
+        frames,
+        poison,
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 3)),
+        draw(st.booleans()),
+        draw(st.randoms(use_true_random=False)),
+    )
 
 
 @given(behaviours())
 @settings(max_examples=300, deadline=None)
 def test_every_frame_is_done_or_failed_in_the_end_and_none_is_done_twice(behaviour):
-    frames, poison, size, slots, random = behaviour
+    frames, poison, size, slots, hold, random = behaviour
     plan = [Batch(tuple(range(s, min(s + size, len(frames))))) for s in range(0, len(frames), size)]
     ledger = Ledger(len(plan), ['here', 'there'])
     tries = [0] * len(frames)
@@ -57,10 +65,12 @@ def test_every_frame_is_done_or_failed_in_the_end_and_none_is_done_twice(behavio
             break
         if not ledger.working_codes:
             ledger.give_up(plan)
-        while len(ledger.running) < slots and (ledger.cursor < ledger.n_planned or ledger.waiting):
-            batch = ledger.next_batch(plan)
+        while ledger.n_busy < slots and (batch := ledger.next_batch(plan, hold)) is not None:
             assert not done & set(batch.frames)
-            ledger.running[ledger.name_job()] = Running(batch, ledger.next_code(), 1, 'uuid')
+            ledger.assign(batch)
+        ledger = Ledger.load(ledger.dump())
+        for label in list(ledger.starting):
+            ledger.started(label, 1, 'uuid')
         if not ledger.running:
             continue
         label = random.choice(sorted(ledger.running))
@@ -145,17 +155,74 @@ def test_what_a_machine_lacks_is_tried_elsewhere_and_together():
     assert ledger.waiting == [Batch((0, 2), attempt=1)]
 
 
-def test_a_code_is_retired_after_jobs_in_a_row_that_bring_nothing_and_not_before():
-    plan = [Batch((frame,)) for frame in range(20)]
-    ledger = Ledger(20, ['here', 'there'])
-    for number in range(2 * STRIKES):
+def strike(ledger, plan, n_jobs, success=None, **ended):
+    for number in range(n_jobs):
         label, batch = start(ledger, plan)
-        close(ledger, label, *(batch.frames if number == STRIKES - 2 else ()), message='no such file')
-        if 'here' in ledger.retired:
-            break
-    assert number == STRIKES - 2 + STRIKES
+        close(ledger, label, *(batch.frames if number == success else ()), **{'message': 'no such file', **ended})
+        if ledger.retired:
+            return number + 1
+    return n_jobs
+
+
+def test_a_code_is_retired_after_jobs_in_a_row_that_come_to_nothing_and_not_before():
+    plan = [Batch((frame,)) for frame in range(200)]
+    ledger = Ledger(200, ['here'])
+    assert strike(ledger, plan, 100) == STRIKES
     assert ledger.retired == {'here': 'no such file'}
-    assert ledger.next_code() == 'there'
+
+
+def test_a_code_that_has_brought_labels_gets_more_patience():
+    plan = [Batch((frame,)) for frame in range(200)]
+    ledger = Ledger(200, ['here'])
+    assert strike(ledger, plan, 100, success=1) == 2 + STRIKES * PROVEN
+
+
+@pytest.mark.parametrize(
+    'ended',
+    [
+        {'kind': 'memory'},
+        {'kind': 'timeout'},
+        {'killed': True},
+        {'failed': dict.fromkeys(range(200), ('crashed', 'it died'))},
+    ],
+)
+def test_frames_that_are_too_heavy_or_crash_say_nothing_of_the_code(ended):
+    plan = [Batch((frame,)) for frame in range(200)]
+    ledger = Ledger(200, ['here'])
+    strike(ledger, plan, 50, **ended)
+    assert not ledger.retired
+
+
+def test_where_jobs_come_to_nothing_the_plan_goes_on_at_its_end():
+    plan = [Batch((frame,)) for frame in range(10)]
+    ledger = Ledger(10, ['here'])
+    close(ledger, start(ledger, plan)[0])
+    label, batch = start(ledger, plan)
+    assert batch.frames == (9,)
+    close(ledger, label, 9)
+    assert start(ledger, plan)[1].frames == (1,)
+
+
+def test_single_repairs_wait_for_the_first_round_so_that_they_share_jobs():
+    plan = [Batch((0,)), Batch((1,))]
+    ledger = Ledger(2, ['here'])
+    first, _ = start(ledger, plan)
+    second, _ = start(ledger, plan)
+    close(ledger, first, failed={0: ('failed', 'no')})
+    assert ledger.next_batch(plan, hold=True) is None
+    close(ledger, second, failed={1: ('failed', 'no')})
+    ledger.merge_waiting(lambda frame: 0, lambda count: 10)
+    assert ledger.next_batch(plan, hold=True) == Batch((0, 1), 'first')
+
+
+def test_what_was_last_said_of_a_frame_survives_the_end_of_all_codes():
+    plan = [Batch((0,)), Batch((1,))]
+    ledger = Ledger(2, ['here'])
+    close(ledger, start(ledger, plan)[0], failed={0: ('crashed', 'it died')})
+    ledger.retired = {'here': 'no such file'}
+    ledger.give_up(plan)
+    assert (ledger.failed[0]['kind'], ledger.failed[0]['reason']) == ('crashed', 'it died')
+    assert ledger.failed[1]['kind'] == 'environment'
 
 
 def test_one_frame_that_takes_all_its_jobs_down_does_not_retire_the_code():

@@ -27,6 +27,9 @@ FORMAT = 1
 
 Opener = Callable[[str], AbstractContextManager[BinaryIO]]
 
+STRUCTURE = ('numbers', 'positions', 'cells', 'pbc', 'charge', 'spin')
+"""The columns that make two frames one for a labeller."""
+
 
 @dataclass(frozen=True)
 class ShardEntry:
@@ -105,6 +108,11 @@ class Frames:
             for digest, frame in zip(digests(chunk, labels=False), chunk, strict=True):
                 yield position, digest.tobytes(), frame
                 position += 1
+
+    def digests(self) -> Iterator[bytes]:
+        """Yield the digest of what a labeller is given of each frame; labels are not read."""
+        for chunk in self.chunks(STRUCTURE):
+            yield from (digest.tobytes() for digest in digests(chunk, labels=False))
 
     def __getitem__(self, index: int) -> Frame:
         if not -len(self) <= index < len(self):

@@ -134,6 +134,10 @@ class Labeller(ABC):
         """Whether each frame becomes a trajectory of labelled frames instead of one."""
         return False
 
+    def gives_stress(self, settings: Any) -> bool:
+        """Whether labels of periodic frames have a stress; known ones without it are not taken over then."""
+        return bool(getattr(settings, 'stress', True))
+
     def inputs(self, settings: orm.Dict, repair: str) -> dict[str, Any]:
         """Return the inputs of the calculation beside `frames`, `code` and `metadata`.
 

@@ -26,7 +26,7 @@ class Forecast:
 
     :param n_jobs: jobs of the first round; repairs come on top.
     :param formulas: frames to run of each composition.
-    :param refused: why a frame would not be run, by its position.
+    :param refused: positions of the frames that would not be run, by the reason.
     :param core_hours: estimate for the frames to run; None where no job of this level has been done yet.
     :param n_measured: how many finished jobs the estimate is from.
     """
@@ -38,7 +38,7 @@ class Forecast:
     n_repeated: int
     n_jobs: int
     formulas: dict[str, int]
-    refused: dict[int, str]
+    refused: dict[str, list[int]]
     core_hours: float | None
     n_measured: int
 
@@ -46,11 +46,10 @@ class Forecast:
         lines = [
             f'{self.n_frames} frames at {self.level}:',
             f'  {self.n_todo} to be labelled in {self.n_jobs} jobs, {self.n_known} known, {self.n_repeated} repeated, '
-            f'{len(self.refused)} refused',
+            f'{sum(map(len, self.refused.values()))} refused',
         ]
         lines += [f'  {count:6d} x {formula}' for formula, count in self.formulas.items()]
-        lines += [f'  frame {frame} is refused: {reason}' for frame, reason in list(self.refused.items())[:5]]
-        lines += [f'  … and {len(self.refused) - 5} more'] if len(self.refused) > 5 else []
+        lines += [f'  {len(frames)} refused: {reason}' for reason, frames in list(self.refused.items())[:5]]
         return '\n'.join([*lines, f'  {self._cost()}'])
 
     def _cost(self) -> str:

@@ -20,7 +20,7 @@ from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.labellers.base import labeller_named
 from aiida_perovmlip.workflows.forecast import Forecast, describe_left, forecast
 from aiida_perovmlip.workflows.labelling import Known, Labelling
-from aiida_perovmlip.workflows.ledger import Batch, Ledger, Running
+from aiida_perovmlip.workflows.ledger import Batch, Ledger
 from aiida_perovmlip.workflows.pool import PoolWorkChain
 
 CUT_AT_ONCE = 10_000
@@ -111,8 +111,14 @@ class LabelWorkChain(PoolWorkChain):
             required=False,
             help='Output `failures` of an earlier run: its frames go on with the repair behind the last one tried.',
         )
+        spec.input(
+            'labelled',
+            valid_type=DatasetData,
+            required=False,
+            help='Output `dataset` of that run: what has a label keeps it.',
+        )
         spec.inputs.validator = _validate
-        spec.outline(cls.plan, while_(cls.has_work)(cls.work), cls.collect)
+        spec.outline(cls.plan, while_(cls.has_work)(cls.take_stock, cls.launch), cls.collect)
         spec.output('dataset', valid_type=DatasetData, required=False, help='The frames that have labels, in order.')
         spec.output('failures', valid_type=orm.Dict, help='The frames without a label, each with kind and reason.')
         spec.output('results', valid_type=orm.Dict, help='Level of theory, counts, repairs, cost.')
@@ -160,10 +166,17 @@ class LabelWorkChain(PoolWorkChain):
     def retry_failed(cls, node: orm.WorkChainNode, **changes: Any) -> Any:
         """Return a builder that takes up the frames that an earlier run lists as failed, with the next repair.
 
-        Whatever has a label keeps it. The other inputs are those of the earlier run, but for the changes.
+        Whatever has a label keeps it; of runs in which atoms move, only the new trajectories are returned. The other
+        inputs are those of the earlier run, but for the changes.
         """
+        if 'failures' not in node.outputs:
+            raise ValueError(
+                f'{node.pk} lists no failures: it did not get to its end. Start it again; labels are kept.'
+            )
         builder = node.get_builder_restart()
         builder.failures = node.outputs.failures
+        if 'dataset' in node.outputs:
+            builder.labelled = node.outputs.dataset
         for name, value in changes.items():
             setattr(builder, name, value)
         return builder
@@ -175,16 +188,18 @@ class LabelWorkChain(PoolWorkChain):
         known = self.task.look_up() if self.inputs.reuse else Known()
         survey = self.task.survey(known)
         ledger = Ledger(n_planned=0, codes=sorted(self.inputs.codes))
-        ledger.failed = {frame: _refused(reason) for frame, reason in survey.refused.items()}
-        todo = survey.todo
+        todo, n_left_out = survey.todo, 0
         if 'failures' in self.inputs:
-            ledger.waiting, hopeless = self.task.batches_again(todo, self.inputs.failures.get_dict())
-            ledger.failed |= hopeless
+            ledger.waiting, ledger.failed = self.task.batches_again(todo, self.inputs.failures.get_dict())
             ledger.merge_waiting(self.task.kind_of, self.task.size_of_batch)
-            todo = np.setdiff1d(todo, [*hopeless, *(frame for batch in ledger.waiting for frame in batch.frames)])
+            again = {frame for batch in ledger.waiting for frame in batch.frames} | set(ledger.failed)
+            todo, n_left_out = todo[:0], len(todo) - len(again)
         self.ctx.todo, self.ctx.known, self.ctx.cut, self.ctx.moved = _pack(todo), list(known.datasets), {}, {}
-        self.ctx.counts = {'n_known': survey.n_known, 'n_repeated': survey.n_repeated}
-        self.ctx.n_todo = len(survey.todo) + len(survey.refused)
+        if 'labelled' in self.inputs and not self.task.moves_atoms:
+            self.ctx.known.append(self.inputs.labelled.pk)
+        self.ctx.refused = {reason: _pack(np.array(frames)) for reason, frames in survey.refused.items()}
+        self.ctx.counts = {'n_known': survey.n_known, 'n_repeated': survey.n_repeated, 'n_left_out': n_left_out}
+        self.ctx.n_todo = len(survey.todo) - n_left_out
         ledger.n_planned = len(self._planned())
         self.ctx.ledger = ledger.dump()
         n_waiting = ledger.n_planned + len(ledger.waiting)
@@ -194,14 +209,41 @@ class LabelWorkChain(PoolWorkChain):
         """Whether there is something to do or to wait for."""
         return Ledger.load(self.ctx.ledger).has_work
 
-    def work(self) -> None:
-        """Enter what has ended, start what there is room for, and wait for the first of what runs."""
+    def take_stock(self) -> None:
+        """Enter what has ended, and give batches to the slots that are free.
+
+        Nothing is started yet: AiiDA stores the book between this step and the next, so that a launch which is
+        repeated after a kill gives the same names to the same batches.
+        """
         ledger = Ledger.load(self.ctx.ledger)
         for label in [label for label, job in ledger.running.items() if orm.load_node(job.pk).is_terminated]:
             self._enter(ledger, label)
         if not ledger.working_codes:
             ledger.give_up(self._planned())
-        self._fill(ledger)
+        hold = self.task.labeller.largest_batch > 1 and not self.task.moves_atoms
+        if ledger.is_through and not (hold and ledger.first_round_runs):
+            ledger.merge_waiting(self.task.kind_of, self.task.size_of_batch)
+        while ledger.n_busy < self.inputs.max_concurrent.value:
+            batch = ledger.next_batch(self._planned(), hold)
+            if batch is None:
+                break
+            ledger.assign(batch)
+        self.ctx.ledger = ledger.dump()
+
+    def launch(self) -> None:
+        """Start what has been given a slot, and wait for the first job that ends."""
+        ledger = Ledger.load(self.ctx.ledger)
+        assigned = dict(ledger.starting)
+        self._cut([each.batch for each in assigned.values()], self._planned()[ledger.cursor : -ledger.tail or None])
+        for label, each in assigned.items():
+            try:
+                node = self.start(label, self._builder(each.batch, each.code))
+            except (AttributeError, TypeError, ValueError) as error:  # what AiiDA raises where inputs are refused
+                del ledger.starting[label]
+                ledger.reject(each.batch, f'its job could not be submitted: {" ".join(str(error).split())}')
+                continue
+            ledger.started(label, node.pk, node.uuid)
+            self.ctx.cut.pop(_key(each.batch), None)
         self.ctx.ledger = ledger.dump()
         self.watch([job.pk for job in ledger.running.values()])
 
@@ -216,7 +258,10 @@ class LabelWorkChain(PoolWorkChain):
             'repaired': {str(frame): name for frame, name in sorted(ledger.repaired.items())},
             'retired_codes': ledger.retired,
             'failed': {str(frame): why for frame, why in ledger.failed.items()},
+            'refused': {reason: _unpack(frames).tolist() for reason, frames in self.ctx.refused.items()},
+            'asked': self.task.asked,
             'trajectories': self.ctx.moved,
+            'facts': self._facts(),
         }
         level = orm.Dict(self.task.level.to_dict())
         labelled |= self._labelled_by_jobs()
@@ -268,29 +313,8 @@ class LabelWorkChain(PoolWorkChain):
             self.report(f'the code {job.code} is not used any more: {ledger.retired[job.code]}')
         n_ended = ledger.n_jobs - len(ledger.running)
         if ledger.n_done and n_ended in (4**power for power in range(10)):
-            n_left = self.ctx.n_todo - ledger.n_done - len(ledger.failed)
+            n_left = max(0, self.ctx.n_todo - ledger.n_done - len(ledger.failed))
             self.report(describe_left(n_left, ledger.n_done, ledger.core_seconds))
-        if not ledger.running and ledger.cursor >= ledger.n_planned:  # repairs come last, together
-            ledger.merge_waiting(self.task.kind_of, self.task.size_of_batch)
-
-    def _fill(self, ledger: Ledger) -> None:
-        """Start jobs until the allowed number is at work."""
-        batches: list[Batch] = []
-        while len(ledger.running) + len(batches) < self.inputs.max_concurrent.value:
-            batch = ledger.next_batch(self._planned())
-            if batch is None:
-                break
-            batches.append(batch)
-        self._cut(batches, self._planned()[ledger.cursor :])
-        for batch in batches:
-            label, code = ledger.name_job(), ledger.next_code()
-            try:
-                node = self.start(label, self._builder(batch, code))
-            except (TypeError, ValueError) as error:  # what AiiDA raises where inputs are refused
-                ledger.reject(batch, f'its job could not be submitted: {" ".join(str(error).split())}')
-                continue
-            ledger.running[label] = Running(batch, code, node.pk, node.uuid)
-            self.ctx.cut.pop(_key(batch), None)
 
     def _cut(self, batches: Sequence[Batch], later: Sequence[Batch]) -> None:
         """Make the datasets of batches that are about to start, and of some that come later, in one go."""
@@ -321,6 +345,19 @@ class LabelWorkChain(PoolWorkChain):
         builder.metadata.options.update(options)
         return builder
 
+    def _facts(self) -> dict[str, Any]:
+        """Return what jobs tell of single frames beside the labels, such as band edges, by position of the frame."""
+        found: dict[bytes, Any] = {}
+        for job in self.node.called:
+            facts = job.outputs.results.get_dict().get('facts', {}) if 'results' in job.outputs else {}
+            if facts:
+                told = job.inputs.frames.frames.with_digests()
+                found |= {digest: facts[str(index)] for index, digest, _ in told if str(index) in facts}
+        if not found:
+            return {}
+        frames = self.inputs.frames.frames.with_digests()
+        return {str(position): found[digest] for position, digest, _ in frames if digest in found}
+
     def _labelled_by_jobs(self) -> dict[str, DatasetData]:
         """Return the dataset of each job of this chain that made one, by the label of the job."""
         query = orm.QueryBuilder().append(orm.WorkChainNode, filters={'id': self.node.pk}, tag='chain')
@@ -331,11 +368,6 @@ class LabelWorkChain(PoolWorkChain):
         labels = [next(iter(row['chain--job'].values())) for row in rows]
         datasets = [next(value for key, value in row.items() if key != 'chain--job')['*'] for row in rows]
         return dict(sorted(zip(labels, datasets, strict=True)))
-
-
-def _refused(reason: str) -> dict[str, Any]:
-    """Return what is said of a frame that is not run at all."""
-    return {'kind': 'refused', 'reason': reason, 'repairs': [], 'process': ''}
 
 
 def _core_seconds(node: orm.CalcJobNode) -> float:
@@ -378,7 +410,20 @@ def _validate(inputs: Mapping[str, Any], _: Any) -> str | None:
         return f'`options_of` names {", ".join(unknown)}, but the codes are {", ".join(sorted(inputs["codes"]))}.'
     given = inputs.get('job', {})
     problem = labeller.problem(inputs['settings'].get_dict(), given)
-    strange = [] if problem else sorted(set(given) - set(labeller.process.spec().inputs))
-    if strange:
-        return f'the calculation of `{labeller.name}` has no input {", ".join(map(repr, strange))}.'
-    return problem
+    return problem or _strange(labeller.process.spec().inputs, inputs)
+
+
+OURS = frozenset({'frames', 'settings', 'repair', 'labeller', 'code', 'metadata'})
+"""Inputs of a job that the chain itself gives."""
+
+
+def _strange(ports: Any, inputs: Mapping[str, Any]) -> str | None:
+    """Return a sentence where inputs or options are given to jobs that have none of that name."""
+    given = set(inputs.get('job', {}))
+    if given & OURS:
+        return f'`job` may not hold {", ".join(sorted(given & OURS))}, which the chain gives to each job.'
+    if given - set(ports):
+        return f'the calculation has no input {", ".join(map(repr, sorted(given - set(ports))))}.'
+    every = [inputs['options'].get_dict(), *inputs['options_of'].get_dict().values()]
+    unknown = sorted({name for options in every for name in options} - set(ports['metadata']['options']))
+    return f'jobs have no option {", ".join(map(repr, unknown))}.' if unknown else None

@@ -11,12 +11,14 @@ import numpy as np
 from aiida import orm
 
 from aiida_perovmlip.compute.frame import Array, Frame
+from aiida_perovmlip.compute.frames import STRUCTURE
 from aiida_perovmlip.compute.level import Level
+from aiida_perovmlip.compute.shard import digests
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.labellers.base import Labeller, labeller_named
 from aiida_perovmlip.workflows.ledger import PASSING, Batch, Ended
 
-KIND_OF_EXIT = {320: 'environment', 400: 'timeout', 410: 'memory', 210: 'failed'}
+KIND_OF_EXIT = {110: 'memory', 120: 'timeout', 210: 'failed', 320: 'environment', 400: 'timeout', 410: 'memory'}
 """The kind of failure that an exit code is, where a job says nothing of its frames; every other is `stopped`."""
 
 ANEW = PASSING | {'stopped', 'timeout'}
@@ -40,22 +42,27 @@ class Survey:
     """What a look at all frames says.
 
     :param todo: positions of the frames to run, ascending.
-    :param refused: why a frame should not be labelled this way, by its position.
+    :param refused: positions of the frames that should not be labelled this way, by the reason.
     :param n_known: frames whose label is known.
     :param n_repeated: frames that are identical to an earlier one.
     """
 
     todo: Array
-    refused: dict[int, str]
+    refused: dict[str, list[int]]
     n_known: int
     n_repeated: int
+
+    @property
+    def n_refused(self) -> int:
+        """Number of frames that are refused."""
+        return sum(map(len, self.refused.values()))
 
     def describe(self) -> str:
         """Return a sentence."""
         parts = [f'{len(self.todo)} frames are to be labelled']
         parts += [f'{self.n_known} have a label of this level already'] if self.n_known else []
         parts += [f'{self.n_repeated} repeat another one'] if self.n_repeated else []
-        parts += [f'{len(self.refused)} are refused'] if self.refused else []
+        parts += [f'{self.n_refused} are refused'] if self.refused else []
         return ', '.join(parts)
 
 
@@ -104,15 +111,16 @@ class Labelling:
 
     def survey(self, known: Known) -> Survey:
         """Look at every frame once."""
-        todo, refused, seen = [], {}, set()
+        todo, seen = [], set()
+        refused: dict[str, list[int]] = {}
         n_known = n_repeated = 0
         for position, digest, frame in self.frames.frames.with_digests():
-            if digest in known.digests:
+            if (reason := self.labeller.refusal(self.settings, frame)) is not None:
+                refused.setdefault(reason, []).append(position)
+            elif digest in known.digests:
                 n_known += 1
             elif digest in seen and not self.moves_atoms:
                 n_repeated += 1
-            elif (reason := self.labeller.refusal(self.settings, frame)) is not None:
-                refused[position] = reason
             else:
                 seen.add(digest)
                 todo.append(position)
@@ -122,16 +130,29 @@ class Labelling:
         """Find labels of identical frames at an identical level among those that jobs of this profile made."""
         if self.moves_atoms:
             return Known()
-        wanted = {digest for _, digest, _ in self.frames.frames.with_digests()}
+        wanted = set(self.frames.frames.digests())
         found: set[bytes] = set()
         datasets = []
         for pk in _labelled_at(self.level, self.labeller.process.build_process_type()):
-            dataset = orm.load_node(pk)
-            fresh = {digest for _, digest, _ in dataset.frames.with_digests()} & wanted - found
+            if len(found) == len(wanted):
+                break
+            fresh = (self._usable(orm.load_node(pk)) & wanted) - found
             if fresh:
                 found |= fresh
                 datasets.append(pk)
         return Known(frozenset(found), tuple(datasets))
+
+    def _usable(self, dataset: DatasetData) -> set[bytes]:
+        """Return the digests of the frames that have all labels that are asked for."""
+        usable: set[bytes] = set()
+        for chunk in dataset.frames.chunks((*STRUCTURE, 'stress')):
+            rows = digests(chunk, labels=False)
+            if self.labeller.gives_stress(self.settings):
+                periodic = chunk.columns['pbc'].all(axis=1)
+                stress = chunk.columns.get('stress', np.full((len(chunk), 6), np.nan))
+                rows = rows[~periodic | np.isfinite(stress).all(axis=1)]
+            usable.update(row.tobytes() for row in rows)
+        return usable
 
     def batches(self, todo: Array) -> list[Batch]:
         """Return the batches of some frames: those of one kind share jobs, in the order of the frames."""
@@ -164,21 +185,35 @@ class Labelling:
         return repair.name if repair else None
 
     def batches_again(self, todo: Array, failures: Mapping[str, Any]) -> tuple[list[Batch], dict[int, dict[str, Any]]]:
-        """Return batches for frames that an earlier run lists as failed, and what is said of those left as they are."""
-        listed = {bytes.fromhex(entry['digest']): entry for entry in failures['frames']}
-        batches, hopeless, open_ = [], {}, set(todo.tolist())
-        for position, digest, _ in self.frames.frames.with_digests():
+        """Return batches for frames that an earlier run lists as failed, and what is said of those left as they are.
+
+        With other settings, or another labeller, nothing has been tried.
+        """
+        anew = failures.get('asked') != self.asked
+        listed: dict[bytes, Mapping[str, Any]] = {}
+        for entry in sorted(failures['frames'], key=lambda entry: len(entry['repairs'])):
+            listed[bytes.fromhex(entry['digest'])] = entry
+        batches: list[Batch] = []
+        hopeless, open_ = {}, set(todo.tolist())
+        for position, digest in enumerate(self.frames.frames.digests()):
             if digest not in listed or position not in open_:
                 continue
             entry = listed[digest]
-            tried = tuple(entry.get('repairs', ()))
-            repair = self.next_repair(entry['kind'], tried)
+            tried = () if anew else tuple(entry['repairs'])
+            repair = None if anew else self.next_repair(entry['kind'], tried)
             if repair is not None:
                 batches.append(Batch((position,), repair, tried))
-            elif entry['kind'] not in ANEW:
+            elif anew or entry['kind'] in ANEW:
+                batches.append(Batch((position,), tried[-1] if tried else '', tried[:-1]))
+            else:
                 told = {key: entry[key] for key in ('kind', 'reason', 'repairs', 'process')}
                 hopeless[position] = {**told, 'reason': f'{entry["reason"]} There is no further repair.'}
         return batches, hopeless
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides on labels and failures, as plain values."""
+        return {'labeller': self.labeller.name, 'settings': self.plain_settings, 'level': self.level.fingerprint}
 
     def _frames_at(self, positions: Array) -> Iterator[Frame]:
         for chunk in self.frames.frames.take(positions).chunks():
@@ -209,10 +244,9 @@ class Labelling:
             return ()
         if self.moves_atoms:
             return batch.frames
-        labelled = {digest for _, digest, _ in dataset.frames.with_digests()}
-        positions = np.array(batch.frames)
-        wanted = self.frames.frames.take(positions).with_digests()
-        return [batch.frames[index] for index, digest, _ in wanted if digest in labelled]
+        labelled = set(dataset.frames.digests())
+        wanted = self.frames.frames.take(np.array(batch.frames)).digests()
+        return [frame for frame, digest in zip(batch.frames, wanted, strict=True) if digest in labelled]
 
 
 def _labelled_at(level: Level, process: str) -> list[int]:

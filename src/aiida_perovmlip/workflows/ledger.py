@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 STRIKES = 4
-"""After so many jobs in a row of which no frame came back, a code counts as broken."""
+"""After so many jobs in a row that came to nothing by no fault of their frames, a code counts as broken."""
+
+PROVEN = 5
+"""How many times as many a code may have that has brought labels before."""
 
 ATTEMPTS = 3
 """How often a single frame is tried whose job brings back neither a label nor a reason."""
@@ -68,11 +71,23 @@ class Running:
 
 
 @dataclass
+class Assigned:
+    """A batch with the code that its job will run with."""
+
+    batch: Batch
+    code: str
+
+
+@dataclass
 class Ledger:
     """What a chain has to remember between two steps.
 
     :param waiting: batches that have been put back, in order; those of the plan come first.
-    :param cursor: how many batches of the plan have been started.
+    :param cursor: how many batches of the plan have been taken from its beginning.
+    :param tail: how many have been taken from its end.
+    :param starting: batches that have a label and a code, and whose jobs are about to be submitted.
+    :param last: what was last said of each frame that is to be tried again.
+    :param proven: codes that have brought labels.
     :param failed: what is said of each frame without a label, by its position.
     :param repaired: the repair by which a frame got its label, by its position.
     :param strikes: jobs in a row of which no frame came back, by code.
@@ -82,6 +97,10 @@ class Ledger:
     n_planned: int
     codes: list[str]
     cursor: int = 0
+    tail: int = 0
+    starting: dict[str, Assigned] = field(default_factory=dict)
+    last: dict[int, dict[str, Any]] = field(default_factory=dict)
+    proven: list[str] = field(default_factory=list)
     waiting: list[Batch] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
     failed: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -93,9 +112,24 @@ class Ledger:
     core_seconds: float = 0.0
 
     @property
+    def is_through(self) -> bool:
+        """Whether all batches of the plan have been taken."""
+        return self.cursor + self.tail >= self.n_planned
+
+    @property
     def has_work(self) -> bool:
         """Whether a batch waits or runs."""
-        return self.cursor < self.n_planned or bool(self.waiting or self.running)
+        return not self.is_through or bool(self.waiting or self.starting or self.running)
+
+    @property
+    def first_round_runs(self) -> bool:
+        """Whether a job of the plan is still at work, so that there may be more to repair soon."""
+        return any(not job.batch.repair and not job.batch.attempt for job in self.running.values())
+
+    @property
+    def n_busy(self) -> int:
+        """How many slots are taken."""
+        return len(self.running) + len(self.starting)
 
     @property
     def working_codes(self) -> list[str]:
@@ -104,20 +138,37 @@ class Ledger:
 
     def next_code(self) -> str:
         """Return the working code with the fewest jobs; one of which nothing came back of late counts as busier."""
-        busy = [job.code for job in self.running.values()]
+        busy = [job.code for job in self.running.values()] + [each.code for each in self.starting.values()]
         return min(self.working_codes, key=lambda code: busy.count(code) + self.strikes.get(code, 0))
 
-    def next_batch(self, plan: Sequence[Batch]) -> Batch | None:
-        """Take the next batch from the plan, or from those put back; None where none waits."""
-        if self.cursor < self.n_planned:
+    def next_batch(self, plan: Sequence[Batch], hold: bool = False) -> Batch | None:
+        """Take the next batch from the plan, or from those put back; None where none is to be started now.
+
+        Where jobs come to nothing the plan goes on at its end: what the frames of one family do says nothing of a code.
+
+        :param hold: whether single frames wait until all jobs of the plan have ended, since they may then share jobs.
+        """
+        if not self.is_through:
+            if any(self.strikes.values()):
+                self.tail += 1
+                return plan[self.n_planned - self.tail]
             self.cursor += 1
             return plan[self.cursor - 1]
-        return self.waiting.pop(0) if self.waiting else None
+        held = hold and self.first_round_runs
+        for index, batch in enumerate(self.waiting):
+            if not held or batch.suspect or len(batch.frames) > 1:
+                return self.waiting.pop(index)
+        return None
 
-    def name_job(self) -> str:
-        """Return a label that no other job of the chain has."""
+    def assign(self, batch: Batch) -> None:
+        """Give a batch a label that no other job of the chain has, and a code."""
         self.n_jobs += 1
-        return f'job_{self.n_jobs:05d}'
+        self.starting[f'job_{self.n_jobs:05d}'] = Assigned(batch, self.next_code())
+
+    def started(self, label: str, pk: int, uuid: str) -> None:
+        """Enter a job that was submitted."""
+        assigned = self.starting.pop(label)
+        self.running[label] = Running(assigned.batch, assigned.code, pk, uuid)
 
     def close(self, label: str, ended: Ended, next_repair: NextRepair) -> None:
         """Enter what became of a job: who is done, who is tried again and how, and who has failed for good.
@@ -128,10 +179,11 @@ class Ledger:
         batch = job.batch
         done = [frame for frame in batch.frames if frame in ended.done]
         self.n_done += len(done)
+        for frame in done:
+            self.last.pop(frame, None)
         if batch.repair:
             self.repaired.update(dict.fromkeys(done, batch.repair))
-        useful = bool(done) or any(kind not in PASSING for kind, _ in ended.failed.values())
-        self._judge_code(job, useful, ended)
+        self._judge_code(job, bool(done), ended)
         given_up = {frame: why for frame, why in ended.failed.items() if frame in batch.frames and frame not in done}
         for frame, (kind, reason) in given_up.items():
             if kind != 'environment':
@@ -178,6 +230,7 @@ class Ledger:
         batch = job.batch
         tried = (*batch.tried, *([batch.repair] if batch.repair else []))
         repair = next_repair(kind, tried)
+        self.last[frame] = {'kind': kind, 'reason': reason, 'process': job.uuid}
         if repair is not None:
             self.waiting.append(Batch((frame,), repair, tried))
         elif (
@@ -196,6 +249,7 @@ class Ledger:
 
     def _fail(self, frame: int, kind: str, reason: str, job: Running | None, tried: Sequence[str] = ()) -> None:
         """List a frame as failed for good."""
+        self.last.pop(frame, None) if job else None
         self.failed[frame] = {
             'kind': kind,
             'reason': reason,
@@ -203,18 +257,22 @@ class Ledger:
             'process': job.uuid if job else '',
         }
 
-    def _judge_code(self, job: Running, useful: bool, ended: Ended) -> None:
-        """Count a job against its code where it brought nothing back; retire the code after too many in a row.
+    def _judge_code(self, job: Running, labelled: bool, ended: Ended) -> None:
+        """Count a job against its code where it came to nothing and not by its frames; retire the code after too many.
 
-        A frame that has failed before says nothing of the code.
+        A frame that has failed before says nothing of the code, nor does one that takes too much time or memory.
         """
         code = job.code
-        if useful:
+        if labelled and code not in self.proven:
+            self.proven.append(code)
+        if labelled or any(kind != 'environment' for kind, _ in ended.failed.values()):
             self.strikes[code] = 0
-        if useful or ended.killed or job.batch.attempt or job.batch.tried:
+            return
+        of_frames = not ended.failed and ended.kind in ('timeout', 'memory')
+        if of_frames or ended.killed or job.batch.attempt or job.batch.tried:
             return
         self.strikes[code] = self.strikes.get(code, 0) + 1
-        if self.strikes[code] >= STRIKES:
+        if self.strikes[code] >= STRIKES * (PROVEN if code in self.proven else 1):
             reasons = [ended.message, *(reason for _, reason in ended.failed.values())]
             self.retired[code] = next((reason for reason in reasons if reason), 'its jobs bring nothing back.')
 
@@ -224,6 +282,7 @@ class Ledger:
         while (batch := self.next_batch(plan)) is not None:
             for frame in batch.frames:
                 self._fail(frame, 'environment', f'no code works. {why}', None, batch.tried)
+                self.failed[frame] |= self.last.pop(frame, {})
 
     def merge_waiting(self, kind_of: Callable[[int], Any], size: Callable[[int], int]) -> None:
         """Put single frames that wait for the same thing into common batches, so that repairs do not cost a job each.
@@ -262,7 +321,10 @@ class Ledger:
         content['running'] = {
             label: Running(**{**entry, 'batch': _batch(entry['batch'])}) for label, entry in content['running'].items()
         }
-        for name in ('failed', 'repaired'):
+        content['starting'] = {
+            label: Assigned(_batch(entry['batch']), entry['code']) for label, entry in content['starting'].items()
+        }
+        for name in ('failed', 'repaired', 'last'):
             content[name] = {int(frame): entry for frame, entry in content[name].items()}
         return cls(**content)
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from aiida import orm
+from aiida.common import AttributeDict
 from aiida.engine import WorkChain
 from plumpy.process_states import ProcessState
 
@@ -61,6 +62,7 @@ class PoolWorkChain(WorkChain):
 
     def watch(self, pks: list[int]) -> None:
         """Await these jobs; the next step is taken when the first of them has ended."""
+        self.ctx.awaited = AttributeDict()  # nodes of jobs that ended are not carried along
         for pk in pks:
             self.to_context(**{f'awaited.j{pk}': orm.load_node(pk)})
 
@@ -75,9 +77,9 @@ class PoolWorkChain(WorkChain):
     def _on_job_ended(self, pk: int) -> None:
         """Go on; where the chain is at work just now, its step sees by itself that the job has ended."""
         self._watched.discard(pk)
-        awaitable = next((each for each in self._awaitables if each.pk == pk), None)
-        if awaitable is None:
+        if self.state != ProcessState.WAITING:  # it will be asked for again, and answers at once
             return
-        self._on_awaitable_finished(awaitable)
-        if self.state == ProcessState.WAITING:
+        awaitable = next((each for each in self._awaitables if each.pk == pk), None)
+        if awaitable is not None:
+            self._on_awaitable_finished(awaitable)
             self.resume()

@@ -14,13 +14,10 @@ from aiida_perovmlip.analysis.label_difference import DifferenceAccumulator, Lab
 from aiida_perovmlip.analysis.matching import DigestIndex
 from aiida_perovmlip.calculations.functions import recorded
 from aiida_perovmlip.compute.frame import Array
-from aiida_perovmlip.compute.frames import Frames
+from aiida_perovmlip.compute.frames import STRUCTURE, Frames
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.shard import Shard, digests, join
 from aiida_perovmlip.data.dataset import DatasetData, LevelError
-
-STRUCTURE = ('numbers', 'positions', 'cells', 'pbc', 'charge', 'spin')
-"""The columns that make two frames one."""
 
 
 @recorded

@@ -19,7 +19,7 @@ from aiida_perovmlip.compute.children import Worker
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.labeller import AseLabeller, Teacher
-from aiida_perovmlip.compute.shard import digests
+from aiida_perovmlip.compute.shard import LARGEST_ENERGY, LARGEST_FORCE, digests
 from aiida_perovmlip.compute.task import Job, Task
 
 JOURNAL = 'labels.jsonl'
@@ -258,6 +258,9 @@ def compute_labels(calculator: Any, frame: Frame) -> dict[str, Any]:
     for name, value in labels.items():
         if not np.isfinite(np.asarray(value)).all():
             raise ArithmeticError(f'the calculator gave a value of `{name}` that is not finite.')
+    largest = float(np.abs(labels['forces']).max())
+    if largest > LARGEST_FORCE or abs(labels['energy']) > LARGEST_ENERGY * len(frame):
+        raise ArithmeticError(f'the calculator gave numbers too large to be physics: a force of {largest:.3g} eV/Å.')
     return labels
 
 
