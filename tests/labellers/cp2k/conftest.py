@@ -124,6 +124,7 @@ def _records() -> dict[str, Record]:
         Record('dynamics', {**MESH, 'run': 'md', 'steps': 3}, one),
         Record('relaxation', {**MESH, 'run': 'relax', 'steps': 20, 'max_force': 0.05}, moving),
         Record('relaxation_stopped', {**MESH, 'run': 'relax', 'steps': 2, 'max_force': 0.001}, moving),
+        Record('cell_relaxation', FAST, one),  # with RUN_TYPE CELL_OPT
         Record('anion', {**FAST, 'band_edges': True}, [make_cspbi3(charge=-1)]),
         Record('smearing', MESH, one, 'diagonalisation'),
         Record('metal', {**FAST, 'kpoints': [3, 3, 3]}, [make_lead()], 'diagonalisation'),

@@ -153,7 +153,7 @@ def test_a_cation_that_the_usual_preconditioner_does_not_converge_is_healed_by_a
 def test_a_metal_is_listed_with_its_entropy_instead_of_being_labelled_with_smearing(run_cp2k, fast, recorded):
     results, node = run_cp2k(recorded('metal').frames, {**fast, 'kpoints': [3, 3, 3]}, 'diagonalisation')
     assert node.exit_status == 500
-    assert 'meV of electronic entropy per atom' in results['results']['failed'][0]['reason']
+    assert 'meV of electronic entropy in the cell' in results['results']['failed'][0]['reason']
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_running_out_of_time_keeps_what_was_done_and_is_never_cached(run_cp2k, f
     assert node.exit_status == 400, (node.exit_status, node.exit_message)
     facts = results['results'].get_dict()
     assert facts['n_remaining'] > 0
-    assert facts['n_labelled'] + facts['n_remaining'] == 12
+    assert facts['n_labelled'] + facts['n_remaining'] == 12, facts['failed']
     assert not node.base.caching.is_valid_cache
 
 
@@ -273,12 +273,26 @@ def test_an_output_that_cannot_be_read_is_told(parse_recorded, recorded):
     assert 'four' in code.message
 
 
-def test_a_trajectory_that_time_cut_off_is_kept_but_not_cached(parse_recorded, recorded):
+@pytest.mark.parametrize(
+    ('said', 'scheduler', 'status'),
+    [
+        (' *** MD run terminated - exceeded requested execution time:       5.000 seconds.', None, 400),
+        ('', 120, 400),
+        ('', 110, 410),
+        ('terminate called after throwing an instance of std::bad_alloc', None, 410),
+        ('Program received signal SIGSEGV: Segmentation fault - invalid memory reference.', None, 420),
+        ('', None, 420),
+        ('Fortran runtime error: No space left on device', None, 320),
+    ],
+)
+def test_a_trajectory_that_broke_off_is_kept_with_an_exit_code_and_never_cached(
+    parse_recorded, recorded, said, scheduler, status
+):
     text = recorded('dynamics').text
     last = text.rindex('SCF WAVEFUNCTION OPTIMIZATION')
-    broken = text[:last] + ' *** MD run terminated - exceeded requested execution time:       5.000 seconds.\n'
-    node, outputs, code = parse_recorded('dynamics', broken)
-    assert code is None
+    node, outputs, code = parse_recorded('dynamics', f'{text[:last]}{said}\n', exit_status=scheduler)
+    assert code.status == status
+    assert '3 frames were labelled before' in code.message
     assert len(outputs['dataset']) == 3
     assert outputs['results']['facts']['0']['complete'] is False
     assert not may_be_cached(node)

@@ -300,10 +300,9 @@ def test_frames_that_one_input_describes_share_a_job(fast, cspbi3, water):
     assert labeller.kind_of(settings, water(10.0)) != labeller.kind_of(settings, water(11.0))
 
 
-def test_a_run_in_which_atoms_move_has_a_job_for_each_frame(fast):
+def test_single_points_share_jobs_and_a_run_in_which_atoms_move_says_so(fast):
     labeller = Cp2k()
     assert labeller.batch_size(settings_of(fast), 100, 2) == labeller.largest_batch
-    assert labeller.batch_size(settings_of(fast, run='md'), 100, 2) == 1
     assert labeller.moves_atoms(settings_of(fast, run='relax'))
 
 
@@ -337,3 +336,37 @@ def test_every_basis_set_and_pseudopotential_of_the_tables_is_in_the_files_of_cp
 def test_halide_perovskites_and_their_molecules_are_covered(family, basis):
     for element in ('Cs', 'Pb', 'I', 'Br', 'Cl', 'Sn', 'C', 'N', 'H', 'Si', 'O', 'F', 'S', 'P', 'Rb', 'Ge'):
         assert elements.basis_name(family, basis, 'PBE', element), (element, basis)
+
+
+def test_smearing_of_the_level_has_all_orbitals(fast, cspbi3):
+    settings = settings_of(fast, electronic_temperature=300.0, band_edges=True, n_unoccupied=3)
+    assert dft_of(settings, cspbi3())['SCF']['ADDED_MOS'] == -1
+    assert dft_of(settings, cspbi3(charge=-1))['SCF']['ADDED_MOS'] == '-1 -1'
+    fewer = replace(settings, extra_orbitals=7)
+    assert dft_of(fewer, cspbi3())['SCF']['ADDED_MOS'] == 7
+    assert level(fewer).fingerprint != level(settings).fingerprint
+    assert level(settings_of(fast, extra_orbitals=7)).fingerprint == level(settings_of(fast)).fingerprint
+
+
+def test_a_mesh_of_odd_numbers_holds_gamma_anyway(fast, cspbi3):
+    plain, centred = (settings_of(fast, kpoints=[3, 1, 3], gamma_centred=value) for value in (False, True))
+    assert level(plain).fingerprint == level(centred).fingerprint
+    assert dft_of(plain, cspbi3()) == dft_of(centred, cspbi3())
+
+
+@pytest.mark.parametrize(
+    ('given', 'what'),
+    [
+        (
+            {'FORCE_EVAL': {'DFT': {'XC': {'HF': [{'FRACTION': 0.1}, {'FRACTION': 0.2}]}}}},
+            'sections cannot be repeated',
+        ),
+        ({'FORCE_EVAL': [{'DFT': {}}]}, 'sections cannot be repeated'),
+        ({'FORCE_EVAL': {'DFT': {'SCF': ['EPS_SCF 1', 'MAX_SCF 2']}}}, 'FORCE_EVAL/DFT/SCF has to be a section'),
+        ({'FORCE_EVAL': 'QS'}, 'FORCE_EVAL has to be a section'),
+    ],
+)
+def test_lists_and_values_in_place_of_sections_are_refused(fast, given, what):
+    with pytest.raises(SettingsError, match=what):
+        settings_of(fast, sections=given)
+    settings_of(fast, sections={'FORCE_EVAL': {'DFT': {'BASIS_SET_FILE_NAME': ['A', 'B']}}})

@@ -145,3 +145,17 @@ def test_numbers_that_did_not_fit_their_column_are_no_numbers(recorded):
 def test_cp2k_tells_why_it_gave_up(recorded):
     assert 'The requested basis set <NOSUCH-GTH-q4> for element <Pb>' in recorded('no_basis').read()[1].ending.abort
     assert 'unknown keyword NO_SUCH_KEY in section DFT' in recorded('bad_keyword').read()[1].ending.abort
+
+
+def test_the_header_is_that_of_the_first_step(recorded):
+    snapshots, output = recorded('cell_relaxation').read()
+    assert len(snapshots) == 3
+    assert output.header.cell == pytest.approx([6.3, 6.3, 6.3, 90, 90, 90])
+    assert output.header.kinds == ['Cs', 'Pb', 'I']
+
+
+def test_the_k_points_are_read_with_scheme_and_shift(recorded):
+    header = recorded('kpoints').read()[1].header
+    assert (header.scheme, header.shift) == ('MacDonald', (0.25, 0.25, 0.25))
+    assert len(header.points) == 8
+    assert header.points[0] == (0.125, 0.0, 0.0, 0.0)

@@ -179,7 +179,7 @@ def test_an_end_without_forces_contradicts_itself(recorded):
 def test_smearing_that_matters_is_no_label_and_says_how_much_it_matters(recorded):
     verdict = recorded('metal').judge()
     assert kinds(verdict) == ['not_converged']
-    assert '5.07 meV of electronic entropy per atom' in verdict.outcomes[0].reason
+    assert '5.07 meV of electronic entropy in the cell' in verdict.outcomes[0].reason
 
 
 def test_smearing_that_was_asked_for_is_part_of_the_level(recorded):
@@ -195,7 +195,7 @@ def test_each_step_of_a_simulation_is_a_labelled_frame_of_one_trajectory(recorde
     moved = [np.abs(frame.positions - record.frames[0].positions).max() for frame in outcome.frames]
     assert moved[0] < 1e-9
     assert moved == sorted(moved)
-    assert outcome.facts == {'n_steps': 4, 'n_not_converged': 0, 'complete': True}
+    assert outcome.facts == {'n_steps': 4, 'n_not_converged': 0, 'n_lost': 0, 'complete': True}
 
 
 def test_a_step_that_did_not_converge_is_left_out_of_its_trajectory(recorded):
@@ -236,3 +236,93 @@ def test_the_number_of_electrons_is_that_of_cp2k(recorded):
         record = recorded(name)
         expected = n_electrons(read_settings(Cp2kSettings, record.settings), record.frames[0])
         assert sum(record.read()[1].header.electrons) == expected
+
+
+def entropy_of(text, hartree):
+    """Return an output with another electronic entropy; none where it is None."""
+    line = next(line for line in text.splitlines() if 'Electronic entropic energy' in line)
+    new = '' if hartree is None else f'{line[:50]}{hartree:.14f}'
+    return text.replace(line, new)
+
+
+@pytest.mark.parametrize(
+    ('electronvolt', 'kind'), [(-0.9e-3, 'label'), (-1.1e-3, 'not_converged'), (None, 'inconsistent')]
+)
+def test_the_entropy_of_a_repair_counts_for_the_whole_cell(recorded, electronvolt, kind):
+    record = recorded('smearing')
+    text = entropy_of(record.text, None if electronvolt is None else electronvolt / 27.211386)
+    assert kinds(record.judge(text)) == [kind]
+
+
+def test_smearing_without_its_entropy_is_no_label_at_any_temperature(recorded):
+    record = recorded('metal')
+    verdict = record.judge(entropy_of(record.text, None), settings={'electronic_temperature': 150.0})
+    assert kinds(verdict) == ['inconsistent']
+
+
+def test_another_electronic_temperature_is_seen(recorded):
+    verdict = recorded('metal').judge(settings={'electronic_temperature': 300.0})
+    assert 'the electronic temperature in K was 150 instead of 300' in verdict.outcomes[0].reason
+
+
+@pytest.mark.parametrize(('found', 'kind'), [(0.92, 'label'), (0.93, 'not_converged'), (1.75, 'not_converged')])
+def test_a_state_that_mixes_spins_is_no_label(recorded, found, kind):
+    text = re.sub(r'(single determinant S..2 *: +0\.75\d* +)[\d.]+', rf'\g<1>{found}', recorded('anion').text)
+    verdict = recorded('anion').judge(text)
+    assert kinds(verdict) == [kind]
+    assert kind == 'label' or f'⟨S²⟩ is {found:.3f} where 0.750' in verdict.outcomes[0].reason
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'what'),
+    [
+        ('MacDonald', 'Monkhorst-Pack', 'the scheme of k-points was MONKHORST-PACK instead of MACDONALD'),
+        ('0.2500    0.2500    0.2500', '0.2500    0.2500    0.0000', 'the shift of the k-points was'),
+    ],
+)
+def test_other_k_points_are_seen(recorded, old, new, what):
+    verdict = recorded('kpoints').judge(recorded('kpoints').text.replace(old, new))
+    assert what in verdict.outcomes[0].reason
+
+
+@pytest.mark.parametrize(
+    'said',
+    ['No space left on device', 'Disk quota exceeded', 'Input/output error', 'Stale file handle'],
+)
+def test_a_disk_in_trouble_is_no_fault_of_the_frame(recorded, said):
+    text = recorded('batch').text
+    second = [match.start() for match in re.finditer('SCF WAVEFUNCTION OPTIMIZATION', text)][1]
+    verdict = recorded('batch').judge(f'{text[: second + 300]}\nFortran runtime error: {said}\n')
+    assert kinds(verdict) == ['label', 'environment', 'left']
+
+
+def test_a_step_that_is_missing_in_the_trajectory_or_too_many_costs_no_other_step(recorded):
+    record = recorded('dynamics')
+    steps = record.steps()
+    foreign = replace(steps[0], energy=-1.0)
+    (outcome,) = record.judge(steps=[foreign] * 50 + steps[:2] + [foreign] + steps[2:]).outcomes
+    assert (outcome.facts['n_steps'], outcome.facts['n_lost']) == (4, 0)
+    (outcome,) = record.judge(steps=steps[:2] + steps[3:]).outcomes
+    assert (outcome.facts['n_steps'], outcome.facts['n_lost']) == (3, 1)
+
+
+def test_a_relaxation_whose_last_positions_are_unknown_did_not_arrive(recorded):
+    record = recorded('relaxation')
+    assert record.judge().about['relaxed'] is True
+    assert record.judge(steps=[]).about['relaxed'] is False
+
+
+def test_the_frame_at_which_time_ran_out_is_not_blamed(recorded):
+    record = recorded('batch_out_of_time')
+    line = next(line for line in record.text.splitlines() if 'SCF run terminated - exceeded' in line)
+    text = record.text.replace(line, ' *** WARNING in qs_scf.F:601 :: SCF run NOT converged')
+    text += ' *** MD run terminated - exceeded requested execution time:       5.000 seconds.\n'
+    assert kinds(record.judge(text)) == ['label', 'left', 'left']
+
+
+def test_a_frame_whose_positions_were_not_written_any_more_is_not_blamed(recorded):
+    record = recorded('batch')
+    second = [match.end() for match in re.finditer(r'STRESS. +z .*\n', record.text)][2]  # two lines for each frame
+    steps = record.steps()
+    assert kinds(record.judge(record.text[: second + 1], steps=steps[:2])) == ['label', 'label', 'left']
+    assert kinds(record.judge(record.text[: second + 1], steps=steps[:1])) == ['label', 'left', 'left']

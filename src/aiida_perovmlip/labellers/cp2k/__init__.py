@@ -53,7 +53,8 @@ class Cp2k(Labeller):
         Repair(
             'diagonalisation',
             _UNCONVERGED,
-            'Diagonalisation with mixing and smearing of 150 K; only a label where the entropy is below 0.1 meV/atom.',
+            'Diagonalisation with mixing and smearing of 150 K; only a label where entropy times temperature is at '
+            'most 1 meV in the whole cell.',
         ),
         Repair(
             'smaller_step',

@@ -17,6 +17,12 @@ from aiida_perovmlip.labellers.cp2k.settings import Cp2kSettings, n_electrons
 PRINTED_POSITION = 2e-6
 """In Å: positions, lengths and angles are printed to six digits."""
 
+PRINTED_KELVIN = 0.06
+"""In K: temperatures are printed to one digit."""
+
+PRINTED_SHIFT = 6e-5
+"""Shifts of meshes are printed to four digits."""
+
 FUNCTIONALS = {
     'PBE': (['PBE'], ''),
     'PBEsol': (['PBE'], 'PBEsol'),
@@ -63,9 +69,16 @@ def _words(header: Header, sections: Sections, settings: Cp2kSettings, frame: Fr
         yield f'the pseudopotential of {kind["_"]}', kind.get('POTENTIAL'), header.potentials.get(kind['_'])
     if 'XC' not in settings.sections.get('FORCE_EVAL', {}).get('DFT', {}) and header.functional:
         yield from _functional(header, settings)
-    asked = dft['SCF'].get('SMEAR', {}).get('METHOD', 'none')
+    yield from _smearing(header, dft['SCF'].get('SMEAR', {}))
+
+
+def _smearing(header: Header, asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     if header.eps_scf is not None:
-        yield 'the smearing', asked, header.smearing or 'none'
+        yield 'the smearing', asked.get('METHOD', 'none'), header.smearing or 'none'
+    words = str(asked.get('ELECTRONIC_TEMPERATURE', '')).split()
+    if words[:1] == ['[K]'] and header.electronic_temperature is not None:
+        kelvin, used = float(words[1]), header.electronic_temperature
+        yield 'the electronic temperature in K', kelvin, kelvin if abs(kelvin - used) < PRINTED_KELVIN else used
 
 
 def _kpoints(header: Header, asked: Mapping[str, Any] | None) -> Iterator[tuple[str, Any, Any]]:
@@ -75,6 +88,16 @@ def _kpoints(header: Header, asked: Mapping[str, Any] | None) -> Iterator[tuple[
         yield 'the k-point mesh', 'Γ alone', 'Γ alone' if header.mesh is None else header.mesh
     if mesh is not None and header.method:
         yield 'the k-point mesh', mesh, header.mesh or 'Γ alone'
+    if asked is not None and header.scheme:
+        words = str(asked.get('SCHEME')).split()
+        yield 'the scheme of k-points', words[0].upper(), header.scheme.upper()
+        shift = tuple(float(word) for word in words[4:7]) or (0.0, 0.0, 0.0)
+        used = header.shift or (0.0, 0.0, 0.0)
+        yield (
+            'the shift of the k-points',
+            shift,
+            shift if np.allclose(shift, used, rtol=0, atol=PRINTED_SHIFT) else used,
+        )
     if mesh is not None and header.n_kpoints is not None:
         whole = math.prod(mesh)
         fits = whole / 2 <= header.n_kpoints <= whole

@@ -120,7 +120,7 @@ def sections_of(
         'FORCE_EVAL': {
             'METHOD': 'QS',
             'PRINT': {'FORCES': {'_': 'ON', 'NDIGITS': 12}},
-            'DFT': _dft(settings, frame, cycle, one=len(frames) == 1 and settings.run == 'energy'),
+            'DFT': _dft(settings, frame, cycle),
             'SUBSYS': _subsys(settings, frame),
         },
     }
@@ -154,7 +154,7 @@ def _global(settings: Cp2kSettings, n_frames: int, walltime: float | None) -> Se
     }
 
 
-def _dft(settings: Cp2kSettings, frame: Frame, cycle: Cycle, one: bool) -> Sections:
+def _dft(settings: Cp2kSettings, frame: Frame, cycle: Cycle) -> Sections:
     """Return what the electrons are told."""
     multiplicity = multiplicity_of(settings, frame)
     mesh = mesh_of(settings, frame)
@@ -169,7 +169,7 @@ def _dft(settings: Cp2kSettings, frame: Frame, cycle: Cycle, one: bool) -> Secti
         'POISSON': _poisson(frame),
         'SCF': _scf(settings, cycle, multiplicity),
         'XC': _functional(settings),
-        'PRINT': _print(settings, cycle, one),
+        'PRINT': _print(settings, cycle),
     }
     if mesh != (1, 1, 1):
         dft['KPOINTS'] = _kpoints(settings, mesh)
@@ -186,7 +186,7 @@ def _extrapolation(settings: Cp2kSettings, mesh: tuple[int, int, int]) -> str:
 def _kpoints(settings: Cp2kSettings, mesh: tuple[int, int, int]) -> Sections:
     """Return the mesh; time reversal is used, further symmetry is not."""
     scheme = f'MONKHORST-PACK {mesh[0]} {mesh[1]} {mesh[2]}'
-    if settings.gamma_centred:
+    if settings.gamma_centred and any(number % 2 == 0 for number in mesh):
         shifts = ' '.join(repr(0.0 if number % 2 else 0.5 / number) for number in mesh)
         scheme = f'MACDONALD {mesh[0]} {mesh[1]} {mesh[2]} {shifts}'
     return {'SCHEME': scheme, 'SYMMETRY': False, 'FULL_GRID': False, 'EPS_GEO': 1e-8}
@@ -236,7 +236,7 @@ def _diagonalisation(settings: Cp2kSettings, cycle: Cycle, multiplicity: int) ->
         'DIAGONALIZATION': {'ALGORITHM': 'STANDARD'},
         'MIXING': {'METHOD': cycle.mixer, 'ALPHA': cycle.mixing, 'NBUFFER': cycle.history},
     }
-    added = settings.extra_orbitals or (settings.n_unoccupied if settings.band_edges or cycle.smearing else 0)
+    added = _added_orbitals(settings, cycle)
     if added:
         sections['ADDED_MOS'] = f'{added} {added}' if multiplicity > 1 else added
     if cycle.smearing:
@@ -245,6 +245,15 @@ def _diagonalisation(settings: Cp2kSettings, cycle: Cycle, multiplicity: int) ->
             smear['FIXED_MAGNETIC_MOMENT'] = float(multiplicity - 1)
         sections['SMEAR'] = smear
     return sections
+
+
+def _added_orbitals(settings: Cp2kSettings, cycle: Cycle) -> int:
+    """Return how many orbitals above the occupied ones there are; -1 is all, which smearing of the level needs."""
+    if settings.extra_orbitals:
+        return settings.extra_orbitals
+    if settings.electronic_temperature > 0:
+        return -1
+    return settings.n_unoccupied if settings.band_edges or cycle.smearing else 0
 
 
 def _functional(settings: Cp2kSettings) -> Sections:
@@ -291,7 +300,7 @@ def _rvv10(settings: Cp2kSettings) -> Sections:
     }
 
 
-def _print(settings: Cp2kSettings, cycle: Cycle, one: bool) -> Sections:
+def _print(settings: Cp2kSettings, cycle: Cycle) -> Sections:
     """Return what is printed beyond the usual; eigenvalues once for each frame, after its last SCF cycle."""
     if not settings.band_edges:
         return {}

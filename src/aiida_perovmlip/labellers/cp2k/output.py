@@ -71,11 +71,6 @@ class Snapshot:
     spin_square: tuple[float, float] | None = None
     channels: list[Channel] = field(default_factory=list)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether CP2K came to the energy."""
-        return self.energy is not None
-
 
 @dataclass
 class Header:
@@ -84,6 +79,14 @@ class Header:
     :param functional: names, as `references` are what is cited for these.
     :param cutoff: in Ry, as `rel_cutoff`.
     :param electrons: of each spin, or of both together.
+    :param orbitals: number of each spin, occupied or not, out of `n_functions` that there are.
+    :param scheme: how the k-points were chosen; empty where the Brillouin zone was not sampled.
+    :param shift: of the mesh, in units of the reciprocal vectors.
+    :param points: weight and coordinates of each k-point, as printed.
+    :param eps_density: precision of the density on the grid, which is EPS_DEFAULT unless it was asked for by itself.
+    :param peculiar: lines on what few runs have, such as exact exchange, DFT+U or an electric field.
+    :param ghosts: kinds of atoms that have basis functions alone.
+    :param restarted: whether positions, cells or others may come from a restart file.
     :param atoms: element and position in Å of each atom before the first step.
     :param cell: lengths in Å and angles in degrees, shape (6,); the vectors are printed to three digits only.
     :param vectors: cell vectors in Å to three digits, shape (3, 3).
@@ -92,6 +95,8 @@ class Header:
 
     version: str = ''
     run_type: str = ''
+    ensemble: str = ''
+    restarted: bool = False
     input_name: str = ''
     coordinate_name: str = ''
     project: str = ''
@@ -107,8 +112,16 @@ class Header:
     n_grids: int | None = None
     eps_scf: float | None = None
     electrons: list[int] = field(default_factory=list)
+    orbitals: list[int] = field(default_factory=list)
+    n_functions: int | None = None
     mesh: tuple[int, int, int] | None = None
+    scheme: str = ''
+    shift: tuple[float, float, float] | None = None
     n_kpoints: int | None = None
+    points: list[tuple[float, ...]] = field(default_factory=list)
+    eps_density: float | None = None
+    peculiar: list[str] = field(default_factory=list)
+    ghosts: list[str] = field(default_factory=list)
     periodicity: str = ''
     smearing: str = ''
     electronic_temperature: float | None = None
@@ -213,22 +226,32 @@ class Cp2kOutput:
     # ------------------------------------------------------------------ which line means what
 
     def _reactions(self) -> list[tuple[str, Callable[[str], None]]]:
+        return [*((token, self._before_cycles(react)) for token, react in self._of_header()), *self._of_run()]
+
+    def _of_header(self) -> list[tuple[str, Callable[[str], None]]]:
         return [
+            ('RESTART INFORMATION', self._restarted),
             ('CP2K| version string', self._version),
             ('CP2K| Input file name', self._keep('input_name')),
             ('GLOBAL| Coordinate file name', self._keep('coordinate_name')),
             ('GLOBAL| Project name', self._keep('project')),
             ('GLOBAL| Run type', self._keep('run_type')),
+            ('MD_PAR| Ensemble type', self._keep('ensemble')),
+            ('MD| Ensemble Type', self._keep('ensemble')),
             ('GLOBAL| Total number of message passing', self._keep('processes', int)),
             ('GLOBAL| Number of threads for this', self._keep('threads', int)),
             (' CELL| ', self._cell),
             ('BRILLOUIN| K-Point grid', self._mesh),
-            ('BRILLOUIN| List of Kpoints', self._keep('n_kpoints', int)),
+            ('BRILLOUIN| K-point scheme', self._keep('scheme')),
+            ('BRILLOUIN| K-Point shift', self._shift),
+            ('BRILLOUIN| List of Kpoints', self._points),
+            ('DFT| Self-interaction correction (SIC)', self._interaction),
             ('DFT| Spin ', self._spin),
             ('DFT| Multiplicity', self._keep('multiplicity', int)),
             ('DFT| Charge', self._keep('charge', int)),
             ('FUNCTIONAL| ', self._functional),
             ('vdW POTENTIAL| ', self._dispersion),
+            ('eps_rho_gspace:', self._keep('eps_density', float)),
             ('QS| Method', self._keep('method')),
             ('QS| Number of grid levels', self._keep('n_grids', int)),
             ('QS| Density cutoff', self._keep('cutoff', _rydberg)),
@@ -236,11 +259,19 @@ class Cp2kOutput:
             ('Atomic kind: ', self._kind),
             ('Orbital Basis Set  ', self._basis),
             ('Potential information for', self._potential),
+            ('are GHOST atoms', self._ghost),
+            *((token, self._peculiar) for token in _PECULIAR),
             ('ATOMIC COORDINATES IN', self._coordinates),
             ('eps_scf: ', self._keep('eps_scf', float)),
             ('Smear method:', self._keep('smearing')),
             ('Electronic temperature [K]', self._keep('electronic_temperature', float)),
-            ('Number of electrons:', self._electrons),
+            ('Number of electrons:', self._add_to('electrons')),
+            ('Number of molecular orbitals:', self._add_to('orbitals')),
+            ('Number of orbital functions:', self._keep('n_functions', int)),
+        ]
+
+    def _of_run(self) -> list[tuple[str, Callable[[str], None]]]:
+        return [
             ('SCF run converged in', self._converged),
             ('SCF run NOT converged', self._unconverged),
             ('outer SCF loop FAILED to converge', self._cycles),
@@ -267,6 +298,15 @@ class Cp2kOutput:
             *((word, self._trouble) for word in _TROUBLE),
         ]
 
+    def _before_cycles(self, react: Callable[[str], None]) -> Callable[[str], None]:
+        """Return a reaction that rests once an SCF cycle has begun: later steps print cells and kinds of their own."""
+
+        def guarded(line: str) -> None:
+            if self._now is None:
+                react(line)
+
+        return guarded
+
     def _keep(self, name: str, kind: Callable[[str], Any] = str) -> Callable[[str], None]:
         """Return a reaction that keeps the last word of the line."""
 
@@ -274,6 +314,14 @@ class Cp2kOutput:
             setattr(self.header, name, kind(line.rsplit(maxsplit=1)[-1]))
 
         return keep
+
+    def _add_to(self, name: str) -> Callable[[str], None]:
+        """Return a reaction that adds the number at the end of the line: one for each spin."""
+
+        def add(line: str) -> None:
+            getattr(self.header, name).append(int(line.rsplit(maxsplit=1)[-1]))
+
+        return add
 
     # ------------------------------------------------------------------ the header
 
@@ -297,6 +345,29 @@ class Cp2kOutput:
     def _mesh(self, line: str) -> None:
         first, second, third = (int(word) for word in line.split()[-3:])
         self.header.mesh = (first, second, third)
+
+    def _restarted(self, line: str) -> None:
+        self.header.restarted = True
+
+    def _shift(self, line: str) -> None:
+        first, second, third = (float(word) for word in line.split()[-3:])
+        self.header.shift = (first, second, third)
+
+    def _points(self, line: str) -> None:
+        self.header.n_kpoints = int(line.rsplit(maxsplit=1)[-1])
+        rows = self._rows(_POINT, skip=1)
+        self.header.points = [tuple(float(word) for word in match['numbers'].split()) for match in rows]
+
+    def _interaction(self, line: str) -> None:
+        if line.rsplit(maxsplit=1)[-1] != 'NO':
+            self._peculiar(line)
+
+    def _ghost(self, line: str) -> None:
+        self.header.ghosts += self.header.kinds[-1:]
+
+    def _peculiar(self, line: str) -> None:
+        of_kind = self.header.kinds[-1:] if 'U(eff)' in line or 'Angular quantum' in line else []
+        self.header.peculiar.append(' '.join([*of_kind, *line.split()]))
 
     def _spin(self, line: str) -> None:
         word = line.rsplit(maxsplit=1)[-1]
@@ -333,10 +404,6 @@ class Cp2kOutput:
         for match in self._rows(_ATOM):
             x, y, z = (float(match[name]) * scale for name in ('x', 'y', 'z'))
             self.header.atoms.append((match['element'], (x, y, z)))
-
-    def _electrons(self, line: str) -> None:
-        if self._now is None:  # printed again in front of each step
-            self.header.electrons.append(int(line.rsplit(maxsplit=1)[-1]))
 
     # ------------------------------------------------------------------ a snapshot
 
@@ -491,13 +558,21 @@ class Cp2kOutput:
 _TROUBLE = (
     'SIGSEGV', 'SIGBUS', 'SIGFPE', 'SIGILL', 'egmentation fault', 'bad_alloc', 'Cannot allocate', 'ut of memory',
     'command not found', 'No such file', 'error while loading', 'ermission denied', 'xec format error', 'oom-kill',
+    'No space left', 'isk quota', 'nput/output error', 'tale file handle',
 )  # fmt: skip
+
+_PECULIAR = (
+    'HFX_INFO| FRACTION', 'HFX_INFO| Interaction Potential', 'HFX_INFO| Omega', 'HFX_INFO| Cutoff', 'DFT+U| Method',
+    'Angular quantum momentum number L', 'U(eff) =', 'EFIELD|', 'SCCS|', 'CDFT|', 'QMMM|', 'RELATIVISTIC|',
+)  # fmt: skip
+"""Beginnings of lines on physics that a functional, a basis set and a cutoff do not tell."""
 
 _FLOAT = r'[-+]?\d*\.?\d+(?:[eEdD][-+]?\d+)?|[-+]?(?:nan|inf)\w*|\*+'
 _XYZ = rf'\s+(?P<x>{_FLOAT})\s+(?P<y>{_FLOAT})\s+(?P<z>{_FLOAT})'
 _ATOM = re.compile(rf'\s*\d+\s+\d+\s+(?P<element>[A-Z][a-z]?)\s+\d+{_XYZ}', re.IGNORECASE)
 _FORCE = re.compile(rf'\s*\d+\s+\d+\s+(?P<element>[A-Z][a-z]?)\w*{_XYZ}\s*$', re.IGNORECASE)
 _NEW_FORCE = re.compile(rf'\s*FORCES\|\s+\d+{_XYZ}', re.IGNORECASE)
+_POINT = re.compile(r'\s*BRILLOUIN\|\s+\d+\s+(?P<numbers>[-+.\d\s]+)$')
 _STRESS = re.compile(rf'\s*STRESS\|\s+(?P<axis>[xyz]){_XYZ}\s*$', re.IGNORECASE)
 _NUMBERS = re.compile(r'\s*(?:[-+]?\d+\.\d+\s*)+$')
 _ORBITAL = re.compile(r'\s*MO\|\s+\d+\s+\S+\s+(?P<ev>[-+.\d]+)\s+(?P<occupation>[-+.\d]+)\s*$')

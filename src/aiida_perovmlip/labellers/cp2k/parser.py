@@ -18,7 +18,10 @@ from aiida_perovmlip.labellers.cp2k.inputs import CELLS_OUT, OUTPUT, POSITIONS_O
 from aiida_perovmlip.labellers.cp2k.output import Cp2kOutput
 from aiida_perovmlip.labellers.cp2k.settings import Cp2kSettings, level
 from aiida_perovmlip.labellers.cp2k.trajectory import read_cells, read_steps
-from aiida_perovmlip.labellers.cp2k.verdict import Batch, Files, Verdict, judge
+from aiida_perovmlip.labellers.cp2k.verdict import Batch, Files, Verdict, failure_of, judge
+
+SCHEDULER_MEMORY, SCHEDULER_WALLTIME = 110, 120
+"""Exit codes of AiiDA for a job that the scheduler stopped."""
 
 CODES = (
     ({'environment'}, 'ERROR_MISSING_PACKAGE'),
@@ -76,6 +79,8 @@ class Cp2kLabelParser(Parser):
         """Return the exit code: none where each frame has a label or, beside others that have, a reason."""
         outcomes, ending = verdict.outcomes, verdict.ending
         failed = [outcome for outcome in outcomes if outcome.kind]
+        if any(outcome.facts.get('complete') is False for outcome in outcomes):
+            return self.broke_off(verdict)
         if NOT_REACHED in outcomes and not ending.out_of_time and not failed_by_itself(verdict):
             return self.stopped(
                 f'Its last line: {ending.last_line[:300]}' if ending.last_line else 'It printed nothing.'
@@ -88,6 +93,19 @@ class Cp2kLabelParser(Parser):
         kinds = {outcome.kind for outcome in failed}
         name = next((name for known, name in CODES if kinds <= known), 'ERROR_FAILED')
         return self.exit_codes[name].format(message=failed[-1].reason if failed else '')
+
+    def broke_off(self, verdict: Verdict) -> ExitCode:
+        """Return the exit code of a relaxation or a simulation that did not come to its end; its frames stay."""
+        ending, failure = verdict.ending, failure_of(verdict.ending)
+        done = f'{sum(len(outcome.frames) for outcome in verdict.outcomes)} frames were labelled before.'
+        if ending.out_of_time or self.node.exit_status == SCHEDULER_WALLTIME:
+            return self.exit_codes.ERROR_OUT_OF_WALLTIME.format(message=done)
+        if self.node.exit_status == SCHEDULER_MEMORY:
+            return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=done)
+        kind = {failure.kind} if failure else set()
+        name = next((name for known, name in CODES if kind and kind <= known), 'ERROR_FAILED')
+        said = failure.reason if failure else f'it was stopped from outside. Its last line: {ending.last_line[:300]}'
+        return self.exit_codes[name].format(message=f'{said} {done}')
 
     def stopped(self, message: str) -> ExitCode:
         """Return the exit code of a run that something else ended; the scheduler may know what."""

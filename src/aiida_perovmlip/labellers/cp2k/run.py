@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +14,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from ase import units
-from ase.geometry import cellpar_to_cell
+from ase.geometry import cell_to_cellpar, cellpar_to_cell
 
 from aiida_perovmlip.compute.frame import Array, Frame, FrameError, atomic_number
 from aiida_perovmlip.compute.level import Level
-from aiida_perovmlip.labellers.cp2k.effective import DISPERSION_WORDS, FUNCTIONALS
+from aiida_perovmlip.labellers.cp2k.effective import DISPERSION_WORDS, FUNCTIONALS, PRINTED_POSITION, PRINTED_SHIFT
 from aiida_perovmlip.labellers.cp2k.input_file import Sections, every, lookup, read_input
 from aiida_perovmlip.labellers.cp2k.inputs import FORCE_UNIT
 from aiida_perovmlip.labellers.cp2k.output import Cp2kOutput, Header, Snapshot
-from aiida_perovmlip.labellers.cp2k.trajectory import Step, read_cells, read_steps
-from aiida_perovmlip.labellers.cp2k.verdict import SAME_ENERGY
+from aiida_perovmlip.labellers.cp2k.trajectory import Step, matched, read_cells, read_steps
 
 ENDINGS = ('.out', '.log', '.out.gz', '.log.gz')
 
@@ -63,8 +64,35 @@ def read_run(path: Path) -> Cp2kRun:
     file = _output_of(Path(path))
     header = _header_of(file)
     beside = _Beside.of(file, header)
+    refusal = _refusal(header, beside.sections)
+    if refusal:
+        raise RunError(f'{file}: {refusal}')
     skipped: list[str] = []
     return Cp2kRun(_frames(file, header, beside, skipped), level_of_run(header, beside.sections), skipped, beside.files)
+
+
+RUN_TYPES = ('ENERGY', 'ENERGY_FORCE', 'GEO_OPT', 'CELL_OPT', 'MD')
+"""Kinds of runs whose snapshots are energies and forces of the structure that is printed."""
+
+
+def run_type_of(header: Header, sections: Sections | None) -> str:
+    """Return the kind of a run by the name that CP2K prints."""
+    name = (header.run_type or str(lookup(sections, 'GLOBAL/RUN_TYPE') or '')).upper()
+    return {'MOLECULAR_DYNAMICS': 'MD', 'GEOMETRY_OPTIMIZATION': 'GEO_OPT'}.get(name, name)
+
+
+def _refusal(header: Header, sections: Sections | None) -> str:
+    """Return why nothing of a run can be a label; empty where something can."""
+    run_type = run_type_of(header, sections)
+    if run_type not in RUN_TYPES:
+        return f'its run type is {run_type or "not printed"}; imported are {", ".join(RUN_TYPES)}.'
+    written = [kind for kind in every(lookup(sections, 'FORCE_EVAL/SUBSYS/KIND')) if isinstance(kind, dict)]
+    asked = [kind.get('_', '') for kind in written if 'GHOST' in kind and str(kind['GHOST']).upper() not in OFF]
+    ghosts = sorted({*header.ghosts, *asked})
+    return f'it has ghost atoms ({", ".join(ghosts)}), which no structure has.' if ghosts else ''
+
+
+OFF = ('F', '.FALSE.', 'FALSE', 'NO', 'OFF')
 
 
 def _output_of(path: Path) -> Path:
@@ -169,9 +197,10 @@ def _frames(file: Path, header: Header, beside: _Beside, skipped: list[str]) -> 
         return
     with _open(file) as handle:
         output = Cp2kOutput(_lines(handle, skipped))
-        for index, (frame, snapshot) in enumerate(_placed(start, output.snapshots(), beside)):
+        placed = _placed(start, output.snapshots(), beside, _cell_moves(header, beside))
+        for index, (frame, snapshot) in enumerate(placed):
             reason = _lacks(frame, snapshot)
-            if reason or frame is None:
+            if reason or isinstance(frame, str):
                 skipped.append(f'snapshot {index} ({_energy(snapshot)}): {reason}')
                 continue
             forces = snapshot.forces if snapshot.forces is not None else frame.forces
@@ -183,7 +212,7 @@ def _energy(snapshot: Snapshot) -> str:
     return 'no energy' if snapshot.energy is None else f'{snapshot.energy:.6f} eV'
 
 
-def _lacks(frame: Frame | None, snapshot: Snapshot) -> str:
+def _lacks(frame: Frame | str, snapshot: Snapshot) -> str:
     """Return why there is no label; empty where there is one."""
     if snapshot.out_of_time:
         return 'the time ran out in the middle of its SCF cycle.'
@@ -191,8 +220,8 @@ def _lacks(frame: Frame | None, snapshot: Snapshot) -> str:
         return f'its SCF cycle did not converge ({snapshot.cycles} steps).'
     if snapshot.energy is None:
         return 'the output ends before its energy.'
-    if frame is None:
-        return 'its positions are in no file.'
+    if isinstance(frame, str):
+        return frame
     forces = snapshot.forces if snapshot.forces is not None else frame.forces
     if forces is None:
         return 'its forces were not printed.'
@@ -207,6 +236,9 @@ def _start(header: Header, beside: _Beside) -> Frame | str:
     if not atoms:
         wanted = header.coordinate_name or 'the input with &COORD'
         return f'the output does not print positions, and {wanted} is not beside it.'
+    unsure = '' if header.atoms else _unsure(header, beside.sections)
+    if unsure:
+        return f'the output does not print positions, and the input is not enough: {unsure}'
     periodic = header.periodicity or str(lookup(beside.sections, 'FORCE_EVAL/SUBSYS/CELL/PERIODIC') or 'XYZ').upper()
     cell = _cell_of(header, beside.sections)
     if cell is None:
@@ -223,6 +255,28 @@ def _start(header: Header, beside: _Beside) -> Frame | str:
     )
 
 
+def _unsure(header: Header, sections: Sections | None) -> str:
+    """Return why positions of the input may not be those that were computed; empty where they are."""
+    if header.restarted or (sections and 'EXT_RESTART' in sections):
+        return 'it was restarted from another file.'
+    subsys = lookup(sections, 'FORCE_EVAL/SUBSYS')
+    if sections and not isinstance(subsys, dict):
+        return 'it has several force evaluations.'
+    rows = [line.upper().split() for line in every(lookup(subsys, 'COORD/ATOM'))]
+    if any(words[0] == 'SCALED' for words in rows):
+        return 'its coordinates are SCALED.'
+    if any(words[0] == 'UNIT' and words[1:] != ['ANGSTROM'] for words in rows):
+        return 'its coordinates have a UNIT.'
+    for path in ('TOPOLOGY/MULTIPLE_UNIT_CELL', 'CELL/MULTIPLE_UNIT_CELL', 'CELL/CELL_FILE_NAME', *TOPOLOGY):
+        if lookup(subsys, path) is not None:
+            return f'it has {path.rpartition("/")[2]}.'
+    return ''
+
+
+TOPOLOGY = ('TOPOLOGY/CENTER_COORDINATES', 'TOPOLOGY/GENERATE/REORDER')
+"""What else moves atoms or their order between the input and the run."""
+
+
 def _atoms_of(header: Header, beside: _Beside) -> list[tuple[str, Any]]:
     """Return element and position in Å of each atom: from the output, else from the file or section it names."""
     if header.atoms:
@@ -232,7 +286,7 @@ def _atoms_of(header: Header, beside: _Beside) -> list[tuple[str, Any]]:
             step = next(read_steps(handle), None)
         return [] if step is None else list(zip(step.symbols, step.rows.tolist(), strict=True))
     rows = [line.split() for line in every(lookup(beside.sections, 'FORCE_EVAL/SUBSYS/COORD/ATOM'))]
-    return [(words[0], [float(word) for word in words[1:4]]) for words in rows if len(words) >= 4]
+    return [(words[0], [_number(word) for word in words[1:4]]) for words in rows if len(words) >= 4]
 
 
 def _state(header: Header, sections: Sections | None) -> tuple[int, int | None]:
@@ -246,13 +300,20 @@ def _cell_of(header: Header, sections: Sections | None) -> Array | None:
     """Return the cell in Å: from the input, else from lengths and angles where the orientation is the usual one."""
     written = _written_cell(sections)
     printed = np.array([header.vectors[key] for key in 'abc']) if len(header.vectors) == 3 else None
-    if written is not None and (printed is None or np.abs(written - printed).max() < PRINTED_VECTOR):
+    if written is not None and _is_printed(written, printed, header.cell):
         return written
     if header.cell is None or printed is None:
         return None
     usual = np.array(cellpar_to_cell(header.cell))
     usual[np.abs(usual) < 1e-9] = 0.0
     return usual if np.abs(usual - printed).max() < PRINTED_VECTOR else None
+
+
+def _is_printed(cell: Array, vectors: Array | None, parameters: Array | None) -> bool:
+    """Whether a cell is the one that the output prints, as far as it prints one."""
+    if vectors is not None and np.abs(cell - vectors).max() > PRINTED_VECTOR:
+        return False
+    return parameters is None or bool(np.abs(cell_to_cellpar(cell) - parameters).max() < PRINTED_POSITION)
 
 
 def _written_cell(sections: Sections | None) -> Array | None:
@@ -270,28 +331,45 @@ def _written_cell(sections: Sections | None) -> Array | None:
         return None
 
 
-def _placed(start: Frame, snapshots: Iterator[Snapshot], beside: _Beside) -> Iterator[tuple[Frame | None, Snapshot]]:
-    """Yield each snapshot with its positions, which are known by the energy that the trajectory tells."""
+def _placed(
+    start: Frame, snapshots: Iterator[Snapshot], beside: _Beside, cell_moves: bool
+) -> Iterator[tuple[Frame | str, Snapshot]]:
+    """Yield each snapshot with its structure, which the trajectory tells, or with a sentence on what is unknown.
+
+    :param cell_moves: whether a step counts only with a cell of its own.
+    """
     with _steps(beside.positions) as positions, _steps(beside.forces) as forces, _cells(beside.cells) as cells:
-        step, force, cell = next(positions, None), next(forces, None), next(cells, None)
-        for index, snapshot in enumerate(snapshots):
-            frame = start if index == 0 else None
-            if step is not None and _is_of(step, snapshot):
-                while cell is not None and cell[0] < step.index:
-                    cell = next(cells, None)
-                own = cell[1] if cell is not None and cell[0] == step.index else start.cell
-                while force is not None and force.index < step.index:
-                    force = next(forces, None)
-                rows = force.rows * FORCE_UNIT if force is not None and force.index == step.index else None
-                frame = replace(start, positions=step.rows, cell=own, forces=rows)
-                step = next(positions, None)
-            yield frame, snapshot
+        force, cell = next(forces, None), next(cells, None)
+        for index, (step, snapshot) in enumerate(matched(positions, snapshots)):
+            if step is None:
+                yield start if index == 0 else 'its positions are in no file.', snapshot
+                continue
+            while cell is not None and cell[0] < step.index:
+                cell = next(cells, None)
+            while force is not None and force.index < step.index:
+                force = next(forces, None)
+            own = cell[1] if cell is not None and cell[0] == step.index else None
+            own = start.cell if own is None and index == 0 else own  # the output begins with it
+            rows = force.rows * FORCE_UNIT if force is not None and force.index == step.index else None
+            if list(step.symbols) != start.symbols:
+                yield 'the trajectory beside it is of other atoms.', snapshot
+            elif own is None and cell_moves:
+                yield 'its cell is in no file, and this run may change the cell.', snapshot
+            else:
+                known = start.cell if own is None else own
+                yield replace(start, positions=step.rows, cell=known, forces=rows), snapshot
 
 
-def _is_of(step: Step, snapshot: Snapshot) -> bool:
-    if step.energy is None or snapshot.energy is None:
-        return False
-    return bool(abs(step.energy * units.Hartree - snapshot.energy) < SAME_ENERGY)
+FIXED_CELL = ('NVE', 'NVT', 'LANGEVIN', 'ISOKIN')
+"""Ensembles in which the cell stays as it is."""
+
+
+def _cell_moves(header: Header, beside: _Beside) -> bool:
+    """Whether the run may have changed the cell."""
+    run_type = run_type_of(header, beside.sections)
+    ensemble = header.ensemble or str(lookup(beside.sections, 'MOTION/MD/ENSEMBLE') or '')
+    moves = run_type == 'CELL_OPT' or (run_type == 'MD' and ensemble.upper() not in FIXED_CELL)
+    return moves or beside.cells is not None
 
 
 @contextmanager
@@ -316,7 +394,11 @@ def _cells(path: Path | None) -> Iterator[Iterator[tuple[int, Array]]]:
 
 
 def level_of_run(header: Header, sections: Sections | None) -> Level:
-    """Return the level of theory that the output tells, and the input beside it where the output is silent."""
+    """Return the level of theory that the output tells, and the input beside it where the output is silent.
+
+    What neither has a word of its own for, such as exact exchange or an electric field, is in the details as CP2K
+    printed it, and as a digest of the input.
+    """
     basis = sorted(set(header.basis.values()) or set(_kinds(sections, 'BASIS_SET')))
     potentials = sorted(set(header.potentials.values()) or set(_kinds(sections, 'POTENTIAL')))
     cutoff = header.cutoff or _number(lookup(sections, f'{DFT}/MGRID/CUTOFF'))
@@ -324,10 +406,16 @@ def level_of_run(header: Header, sections: Sections | None) -> Level:
     details = {
         'rel_cutoff_Ry': rel_cutoff,
         'n_grids': header.n_grids,
+        'eps_default': _number(lookup(sections, f'{DFT}/QS/EPS_DEFAULT')) or header.eps_density,
         'eps_scf': header.eps_scf,
         'method': header.method or None,
         'electronic_temperature_K': header.electronic_temperature if header.smearing else None,
         'smearing': header.smearing or None,
+        'orbitals': _orbitals(header) if header.smearing else None,
+        'scaling': _scaling(header) or None,
+        'printed': sorted(set(header.peculiar)) or None,
+        'kpoint_list': [list(point) for point in header.points] if header.scheme.upper() == 'GENERAL' else None,
+        'input': physics_digest(sections) if sections else None,
     }
     return Level(
         labeller='cp2k',
@@ -335,11 +423,83 @@ def level_of_run(header: Header, sections: Sections | None) -> Level:
         cutoff=f'{cutoff:g} Ry' if cutoff else '',
         basis=', '.join([*basis, *potentials]),
         dispersion=_dispersion(header, sections),
-        kpoints='x'.join(map(str, header.mesh)) if header.mesh else 'Gamma',
+        kpoints=_kpoints(header, sections),
         charge='total charge of the cell',
         spin='unrestricted' if header.unrestricted or len(header.electrons) == 2 else 'restricted',
         details={name: value for name, value in details.items() if value is not None},
     )
+
+
+def _orbitals(header: Header) -> str:
+    """Return how many orbitals smearing could use: with fewer than all, energies depend on the number."""
+    if header.n_functions is not None and set(header.orbitals) == {header.n_functions}:
+        return 'all'
+    return ' and '.join(map(str, header.orbitals)) or 'not printed'
+
+
+def _scaling(header: Header) -> str:
+    """Return by what exchange and correlation were scaled; empty where they were not."""
+    factors = re.findall(r's([xc])=\s*([\d.]+)', ''.join(header.references))
+    return ' '.join(f'{name}={float(factor):g}' for name, factor in factors)
+
+
+def _kpoints(header: Header, sections: Sections | None) -> str:
+    """Return how the Brillouin zone was sampled, in the words that jobs of ours have."""
+    scheme = header.scheme.upper()
+    if header.mesh is None and scheme == 'GENERAL':
+        return f'list of {header.n_kpoints}'
+    if header.mesh is None:
+        known = header.method or header.scheme or sections is not None  # else the output says little
+        written = str(lookup(sections, f'{DFT}/KPOINTS/SCHEME') or '') if not header.method else ''
+        return written.upper() or ('Gamma' if known else 'not printed')
+    text = 'x'.join(map(str, header.mesh))
+    if scheme != 'MACDONALD':
+        return text
+    shift = header.shift or (0.0, 0.0, 0.0)
+    centred = [0.0 if number % 2 else 0.5 / number for number in header.mesh]
+    if np.allclose(shift, centred, rtol=0, atol=PRINTED_SHIFT):
+        return text if all(number % 2 for number in header.mesh) else f'{text}, Gamma-centred'
+    return text if not any(shift) else f'{text}, shift {" ".join(f"{value:g}" for value in shift)}'
+
+
+ELSEWHERE = (
+    'SCF', 'PRINT', 'CHARGE', 'MULTIPLICITY', 'UKS', 'LSD', 'WFN_RESTART_FILE_NAME', 'RESTART_FILE_NAME',
+    'EXTRAPOLATION', 'EXTRAPOLATION_ORDER', 'SUBSYS', 'STRESS_TENSOR',
+)  # fmt: skip
+"""What is no part of the digest: how the cycle is converged, what is printed, and what belongs to the frame."""
+
+
+def physics_digest(sections: Sections) -> str:
+    """Return a digest of all in an input that may change energies, in whatever order and case it is written."""
+    calculations = every(lookup(sections, 'FORCE_EVAL'))
+    parts = [[_plain(each), _plain(lookup(each, 'DFT/SCF/SMEAR')), _kind_extras(each)] for each in calculations]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _kind_extras(sections: Sections) -> list[Any]:
+    """Return what kinds of atoms have beside basis set and pseudopotential, such as DFT+U."""
+    usual = ('ELEMENT', 'BASIS_SET', 'POTENTIAL', 'MASS', '_')
+    kinds = [kind for kind in every(lookup(sections, 'SUBSYS/KIND')) if isinstance(kind, dict)]
+    extras = [(kind.get('_', ''), {key: kind[key] for key in kind if key not in usual}) for kind in kinds]
+    return sorted([name, _plain(extra)] for name, extra in extras if extra)
+
+
+def _plain(value: Any, key: str = '') -> Any:
+    """Return sections in one way of writing: words in upper case, numbers as numbers, files without folder."""
+    if isinstance(value, dict):
+        return {name: _plain(entry, name) for name, entry in value.items() if name not in ELSEWHERE}
+    if isinstance(value, list):
+        return [_plain(entry, key) for entry in value]
+    if not isinstance(value, str):
+        return value
+    if key.endswith('FILE_NAME'):
+        return value.rpartition('/')[2]
+    return ' '.join(_word(word) for word in value.upper().split())
+
+
+def _word(word: str) -> str:
+    number = _number(word.replace('D', 'E') if word[:1] in '+-.0123456789' else word)
+    return word if number is None else f'{number:.12g}'
 
 
 def _kinds(sections: Sections | None, keyword: str) -> list[str]:

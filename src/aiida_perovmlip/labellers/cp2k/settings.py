@@ -23,8 +23,6 @@ DISPERSIONS = {
 }
 """For which functionals a correction was parametrised."""
 
-METHODS = {'ot': 'orbital transformation', 'diagonalisation': 'diagonalisation'}
-
 
 @dataclass(frozen=True)
 class Cp2kSettings:
@@ -105,7 +103,10 @@ class Cp2kSettings:
     minimiser: str = option('DIIS', 'Minimiser of OT.', choices=('DIIS', 'CG'))
     mixing: float = option(0.4, 'Share of the new density in diagonalisation.', minimum=0.001, maximum=1.0)
     extra_orbitals: int = option(
-        0, 'Unoccupied orbitals of diagonalisation; 0 leaves the number to the other settings.', minimum=0
+        0,
+        'Unoccupied orbitals of diagonalisation; 0 takes all with `electronic_temperature` and leaves the number to '
+        'the other settings without. With `electronic_temperature`, another number is part of the level.',
+        minimum=0,
     )
     # ---- what is done with each frame
     run: str = option(
@@ -152,8 +153,13 @@ def _problems(settings: Cp2kSettings) -> list[str]:
     if vague:
         problems.append(f'`pseudopotentials`: {", ".join(sorted(vague))} has to end on its electrons, such as -q4.')
     if settings.sections and not is_input(settings.sections):
-        problems.append('`sections` has to be nested sections of CP2K with upper-case keys and plain values.')
-    if settings.sections and (taken := sorted(_taken(settings.sections))):
+        problems.append(
+            '`sections` has to be nested sections of CP2K with upper-case keys and plain values; a list repeats a '
+            'keyword and holds plain values only, so that sections cannot be repeated.'
+        )
+    elif wrong := sorted(_no_sections(settings.sections)):
+        problems.append(f'`sections`: {", ".join(wrong)} has to be a section, that is a dictionary.')
+    elif settings.sections and (taken := sorted(_taken(settings.sections))):
         problems.append(f'`sections`: {", ".join(taken)} is said by other means: by the frame, or by settings of ours.')
     return problems
 
@@ -184,6 +190,26 @@ def _taken(sections: dict[str, Any], path: str = '') -> list[str]:
     return found
 
 
+SECTIONS = (
+    'DFT', 'SUBSYS', 'MGRID', 'QS', 'POISSON', 'SCF', 'OT', 'OUTER_SCF', 'DIAGONALIZATION', 'MIXING', 'SMEAR', 'XC',
+    'VDW_POTENTIAL', 'PAIR_POTENTIAL', 'NON_LOCAL', 'PRINT', 'MD', 'GEO_OPT', 'REFTRAJ', 'THERMOSTAT', 'CSVR',
+    'XC_FUNCTIONAL',
+)  # fmt: skip
+"""Names of sections that we write, or look into."""
+
+
+def _no_sections(sections: dict[str, Any], path: str = '') -> list[str]:
+    """Return where a value or a list stands in place of a section."""
+    found = []
+    for name, entry in sections.items():
+        here = f'{path}{name}'
+        if isinstance(entry, dict):
+            found += _no_sections(entry, f'{here}/')
+        elif not path or name in SECTIONS:
+            found.append(here)
+    return found
+
+
 def is_input(value: Any, key: str = 'A') -> bool:
     """Whether this can be written as CP2K input: upper-case keys, plain values, lists of these."""
     if key != key.upper() or key.startswith(('@', '$')):
@@ -191,7 +217,7 @@ def is_input(value: Any, key: str = 'A') -> bool:
     if isinstance(value, dict):
         return all(isinstance(name, str) and is_input(entry, name) for name, entry in value.items())
     if isinstance(value, list):
-        return all(is_input(entry) for entry in value)
+        return bool(value) and all(isinstance(entry, (str, int, float)) for entry in value)
     return isinstance(value, (str, int, float))
 
 
@@ -216,6 +242,7 @@ def level(settings: Cp2kSettings) -> Level:
         'pseudopotentials': settings.pseudopotentials,
         'sections': settings.sections,
         'electronic_temperature_K': settings.electronic_temperature,
+        'extra_orbitals': settings.extra_orbitals if settings.electronic_temperature else 0,
     }
     return Level(
         labeller='cp2k',
@@ -234,7 +261,8 @@ def kpoints_text(settings: Cp2kSettings) -> str:
     """Return how the Brillouin zone is sampled, in words."""
     if not has_kpoints(settings):
         return 'Gamma'
-    centred = ', Gamma-centred' if settings.gamma_centred else ''
+    differs = settings.kspacing is not None or any(number % 2 == 0 for number in settings.kpoints or ())
+    centred = ', Gamma-centred' if settings.gamma_centred and differs else ''
     if settings.kspacing is not None:
         return f'spacing {settings.kspacing:g} 1/Å{centred}'
     return 'x'.join(map(str, settings.kpoints or ())) + centred

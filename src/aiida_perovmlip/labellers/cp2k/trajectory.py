@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+from ase import units
 
 from aiida_perovmlip.compute.frame import Array
+from aiida_perovmlip.labellers.cp2k.output import Snapshot
+
+SAME_ENERGY = 1e-9 * units.Hartree
+"""In eV: trajectory files print energies to ten digits in hartree."""
+
+LOOK_AHEAD = 50
+"""How many steps of a trajectory may be of no SCF cycle, such as those of a run that was continued in its file."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,27 @@ def _step(comment: str, atoms: list[list[str]]) -> Step:
     rows = np.array([[float(word) for word in words[1:4]] for words in atoms])
     energy = float(known['E']) if known.get('E') else None
     return Step(int(known.get('i', 0)), energy, tuple(words[0] for words in atoms), rows)
+
+
+def matched(steps: Iterable[Step], snapshots: Iterable[Snapshot]) -> Iterator[tuple[Step | None, Snapshot]]:
+    """Yield each SCF cycle with the step that was done at its energy; None where no step of the file was.
+
+    Positions of trial steps that an optimiser took back are in no file, and a file may have steps of another run.
+    """
+    rest, ahead = iter(steps), deque[Step]()
+    for snapshot in snapshots:
+        ahead.extend(islice(rest, LOOK_AHEAD + 1 - len(ahead)))
+        place = next((index for index, step in enumerate(ahead) if is_of(step, snapshot)), None)
+        for _ in range(place or 0):
+            ahead.popleft()
+        yield None if place is None else ahead.popleft(), snapshot
+
+
+def is_of(step: Step, snapshot: Snapshot) -> bool:
+    """Whether a step has the energy of an SCF cycle."""
+    if step.energy is None or snapshot.energy is None:
+        return False
+    return bool(abs(step.energy * units.Hartree - snapshot.energy) < SAME_ENERGY)
 
 
 def read_cells(lines: Iterable[str]) -> Iterator[tuple[int, Array]]:

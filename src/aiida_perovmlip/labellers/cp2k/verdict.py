@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from ase import units
 
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.shard import LARGEST_FORCE
@@ -16,13 +15,14 @@ from aiida_perovmlip.labellers.cp2k.effective import mismatches
 from aiida_perovmlip.labellers.cp2k.inputs import Cycle, repaired, sections_of, shift_of
 from aiida_perovmlip.labellers.cp2k.output import Cp2kOutput, Ending, Snapshot
 from aiida_perovmlip.labellers.cp2k.settings import Cp2kSettings
-from aiida_perovmlip.labellers.cp2k.trajectory import Step
+from aiida_perovmlip.labellers.cp2k.trajectory import Step, is_of, matched
 
-LARGEST_ENTROPY = 1e-4
-"""In eV per atom: with more of it, a label made with smearing is not at the level that was asked for."""
+LARGEST_ENTROPY = 1e-3
+"""In eV per cell: with more of it, a label made with smearing is not at the level that was asked for. A few states at
+a defect have the same entropy in a cell of any size."""
 
-SAME_ENERGY = 1e-9 * units.Hartree
-"""In eV: trajectory files print energies to ten digits in hartree."""
+LARGEST_CONTAMINATION = (0.1, 0.1)
+"""How much the ⟨S²⟩ found may exceed the ideal one: by so much and by so large a share of it."""
 
 SAME_POSITION = 1e-6
 """In Å: between what was written for CP2K and what it wrote back."""
@@ -38,6 +38,9 @@ ENVIRONMENT = (
     'cannot be opened',
 )
 """Words in what CP2K or the operating system said at the end, and what kind of failure it is."""
+
+DISK = ('No space left', 'isk quota', 'nput/output error', 'tale file handle')
+"""What the operating system says of a disk; no fault of a frame."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,15 @@ def judge(batch: Batch, output: Cp2kOutput, files: Files) -> Verdict:
     outcomes = [_moved(batch, output, everything, files)] if batch.moves else _still(batch, output, everything, files)
     if wrong:
         reason = f'CP2K did not do what it was asked: {"; ".join(wrong)}.'
-        outcomes = [Outcome(kind='inconsistent', reason=reason) if each.frames else each for each in outcomes]
+        outcomes = [_misled(outcome, reason) for outcome in outcomes]
     return Verdict(outcomes, output.ending, _about(batch, output, outcomes))
+
+
+def _misled(outcome: Outcome, reason: str) -> Outcome:
+    """Return the outcome of a frame in a run that ran at other settings than asked."""
+    if outcome.kind == 'inconsistent':
+        return replace(outcome, reason=f'{reason} {outcome.reason}')
+    return Outcome(kind='inconsistent', reason=reason) if outcome.frames else outcome
 
 
 def _chain(first: Snapshot, rest: Iterator[Snapshot]) -> Iterator[Snapshot]:
@@ -148,7 +158,7 @@ def _replayed_wrongly(frame: Frame, snapshot: Snapshot, step: Step | None, cell:
         return 'CP2K computed other positions.'
     if np.abs(cell - frame.cell).max() > SAME_POSITION:
         return 'CP2K computed another cell.'
-    if step.energy is None or abs(step.energy * units.Hartree - snapshot.energy) > SAME_ENERGY:
+    if not is_of(step, snapshot):
         return 'the energy of the trajectory file is not that of the text.'
     return None
 
@@ -192,14 +202,35 @@ def _unusable(batch: Batch, frame: Frame, snapshot: Snapshot) -> Outcome | None:
     numbers = np.concatenate([[snapshot.energy], forces.ravel(), np.zeros(0) if stress is None else stress])
     if not np.isfinite(numbers).all() or np.abs(forces).max() > LARGEST_FORCE:
         return Outcome(kind='failed', reason='CP2K printed numbers that are not finite or too large to be physics.')
-    entropy = abs(snapshot.entropy or 0.0) / len(frame)
-    if batch.settings.electronic_temperature == 0 and entropy > LARGEST_ENTROPY:
+    return _smeared(batch, snapshot) or _contaminated(snapshot)
+
+
+def _smeared(batch: Batch, snapshot: Snapshot) -> Outcome | None:
+    """Return the failure where smearing that the level does not have changed the energy, or may have."""
+    if not repaired(Cycle.of(batch.settings, batch.frames[0]), batch.repair).smearing:
+        return None
+    if snapshot.entropy is None:
+        return Outcome(kind='inconsistent', reason='CP2K printed no electronic entropy, although there was smearing.')
+    entropy = abs(snapshot.entropy)
+    if batch.settings.electronic_temperature == 0 and not entropy <= LARGEST_ENTROPY:
         reason = (
-            f'it converged only with smearing that matters: {1000 * entropy:.3g} meV of electronic entropy per atom, '
-            f'more than {1000 * LARGEST_ENTROPY:g} meV. It has no gap at this level.'
+            f'it converged only with smearing that matters: {1000 * entropy:.3g} meV of electronic entropy in the '
+            f'cell, more than {1000 * LARGEST_ENTROPY:g} meV. It has no gap at this level.'
         )
         return Outcome(kind='not_converged', reason=reason)
     return None
+
+
+def _contaminated(snapshot: Snapshot) -> Outcome | None:
+    """Return the failure where the state is not the one of the multiplicity that was asked for."""
+    if snapshot.spin_square is None:
+        return None
+    ideal, found = snapshot.spin_square
+    absolute, share = LARGEST_CONTAMINATION
+    if found - ideal <= absolute + share * ideal:
+        return None
+    reason = f'the state that was found mixes spins: its ⟨S²⟩ is {found:.3f} where {ideal:.3f} was asked for.'
+    return Outcome(kind='not_converged', reason=reason)
 
 
 def _labelled(frame: Frame, snapshot: Snapshot, **fields: Any) -> Frame:
@@ -225,50 +256,60 @@ def _moved(batch: Batch, output: Cp2kOutput, snapshots: Iterator[Snapshot], file
     start = batch.frames[0]
     if not all(np.abs(cell - start.cell).max() < SAME_POSITION for _, cell in files.cells):
         return Outcome(kind='inconsistent', reason='the cell changed, although the atoms alone should move.')
-    done: list[Outcome] = []
-    failures: list[Outcome] = []
-    for frame, snapshot in _placed(start, snapshots, iter(files.steps)):
-        outcome = _outcome(batch, frame, snapshot, None)
-        if outcome.frames:
-            named = replace(outcome.frames[0], trajectory=batch.digests[0])
-            done.append(replace(outcome, frames=(named,)))
-        elif outcome.kind:
-            failures.append(outcome)
-    if not done:
-        return failures[0] if failures else _with_ending(batch, [], output.ending)[0]
+    motion = Motion()
+    for index, (step, snapshot) in enumerate(matched(files.steps, snapshots)):
+        motion.add(batch, _placed(start, step, is_first=index == 0), snapshot)
+    if not motion.done:
+        return motion.failures[0] if motion.failures else _with_ending(batch, [], output.ending)[0]
     return Outcome(
-        frames=tuple(frame for outcome in done for frame in outcome.frames),
-        facts=_facts_of_motion(batch, output.ending, done, failures),
+        frames=tuple(frame for outcome in motion.done for frame in outcome.frames),
+        facts=_facts_of_motion(batch, output.ending, motion),
     )
 
 
-def _placed(start: Frame, snapshots: Iterator[Snapshot], steps: Iterator[Step]) -> Iterator[tuple[Frame, Snapshot]]:
-    """Yield each SCF cycle with the positions that it was done at, which are known by their energy.
+@dataclass
+class Motion:
+    """What became of the SCF cycles of a run in which atoms move.
 
-    Those of trial steps that an optimiser took back are in no file; these are left out.
+    :param ends_on_label: whether the last cycle that has forces became a label.
+    :param n_lost: cycles with forces whose positions are in no file, such as trial steps of an optimiser.
     """
-    step = next(steps, None)
-    for index, snapshot in enumerate(snapshots):
-        if _belongs(step, snapshot) and step is not None and list(step.symbols) == start.symbols:
-            yield replace(start, positions=step.rows - shift_of(start)), snapshot
-            step = next(steps, None)
-        elif index == 0:
-            yield start, snapshot
+
+    done: list[Outcome] = field(default_factory=list)
+    failures: list[Outcome] = field(default_factory=list)
+    ends_on_label: bool = False
+    n_lost: int = 0
+
+    def add(self, batch: Batch, frame: Frame | None, snapshot: Snapshot) -> None:
+        """Judge one more SCF cycle."""
+        outcome = _outcome(batch, frame or batch.frames[0], snapshot, None)
+        is_label = bool(outcome.frames) and frame is not None
+        if is_label:
+            named = replace(outcome.frames[0], trajectory=batch.digests[0])
+            self.done.append(replace(outcome, frames=(named,)))
+        elif outcome.kind:
+            self.failures.append(outcome)
+        self.n_lost += bool(outcome.frames) and not is_label
+        if snapshot.forces is not None:
+            self.ends_on_label = is_label
 
 
-def _belongs(step: Step | None, snapshot: Snapshot) -> bool:
-    if step is None or step.energy is None or snapshot.energy is None:
-        return False
-    return bool(abs(step.energy * units.Hartree - snapshot.energy) < SAME_ENERGY)
+def _placed(start: Frame, step: Step | None, is_first: bool) -> Frame | None:
+    """Return the frame that an SCF cycle was done at; None where nobody knows."""
+    if step is not None and list(step.symbols) == start.symbols:
+        return replace(start, positions=step.rows - shift_of(start))
+    return start if is_first else None
 
 
-def _facts_of_motion(batch: Batch, ending: Ending, done: list[Outcome], failures: list[Outcome]) -> dict[str, Any]:
+def _facts_of_motion(batch: Batch, ending: Ending, motion: Motion) -> dict[str, Any]:
     """Return how far it went, and the band edges of each labelled frame."""
-    facts: dict[str, Any] = {'n_steps': len(done), 'n_not_converged': len(failures)}
+    done = motion.done
+    facts: dict[str, Any] = {'n_steps': len(done), 'n_not_converged': len(motion.failures), 'n_lost': motion.n_lost}
     facts['complete'] = ending.ended and not ending.out_of_time
     if batch.settings.run == 'relax':
         largest = float(np.abs(np.asarray(done[-1].frames[0].forces)).max())  # component, as CP2K counts it
-        facts |= {'relaxed': ending.relaxed and not ending.steps_exhausted, 'largest_force': largest}
+        relaxed = ending.relaxed and not ending.steps_exhausted and motion.ends_on_label
+        facts |= {'relaxed': relaxed, 'largest_force': largest}
     edges = [outcome.facts['band_edges'] for outcome in done if 'band_edges' in outcome.facts]
     return facts | ({'band_edges': edges} if edges else {})
 
@@ -280,7 +321,10 @@ def _with_ending(batch: Batch, outcomes: list[Outcome], ending: Ending) -> list[
     """Add what the end of the run says of the frame that was computed then; those behind it were not reached."""
     missing = [NOT_REACHED] * (len(batch.frames) - len(outcomes))
     outcomes = [*outcomes, *missing]
-    failure = _failure(ending)
+    last = len(outcomes) - len(missing) - 1
+    if last >= 0 and outcomes[last].kind in _kinds_of_haste(ending):
+        outcomes[last] = NOT_REACHED
+    failure = failure_of(ending)
     if failure is not None and NOT_REACHED in outcomes:
         outcomes[outcomes.index(NOT_REACHED)] = failure
     elif ending.ended and not ending.out_of_time:
@@ -290,18 +334,31 @@ def _with_ending(batch: Batch, outcomes: list[Outcome], ending: Ending) -> list[
     return outcomes
 
 
+def _kinds_of_haste(ending: Ending) -> tuple[str, ...]:
+    """Return the failures that the last frame may have only because the run broke off in the middle of it.
+
+    CP2K may leave the cycle for want of time without saying so there, and writes positions and cells at the end.
+    """
+    if ending.out_of_time:
+        return ('not_converged', 'inconsistent')
+    return () if ending.ended else ('inconsistent',)
+
+
 def _nothing_ran(batch: Batch, ending: Ending) -> list[Outcome]:
     """Return the outcomes where not one SCF cycle began: what stopped CP2K stops it for every frame."""
-    failure = _failure(ending)
+    failure = failure_of(ending)
     return [failure or NOT_REACHED] * len(batch.frames)
 
 
-def _failure(ending: Ending) -> Outcome | None:
+def failure_of(ending: Ending) -> Outcome | None:
     """Return what stopped CP2K; None where it was stopped from outside, or ran out of time, or came to its end."""
     said = ending.abort or ' '.join(ending.trouble[:2])
     if ending.out_of_time or not said:
         return None
     reason = f'CP2K stopped: {said[:400]}'
+    system = ' '.join([said, *ending.trouble])
+    if any(word in system for word in DISK):  # whatever CP2K made of it
+        return Outcome(kind='environment', reason=f'CP2K stopped: {system[:400]}')
     for kind, words in (('crashed', CRASH), ('memory', MEMORY), ('environment', ENVIRONMENT)):
         if any(word in said for word in words):
             return Outcome(kind=kind, reason=reason)
