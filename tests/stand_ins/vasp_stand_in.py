@@ -10,6 +10,7 @@ effect. `SYSTEM` may ask for trouble, word by word:
 * ``stop:N``: it dies in the N-th ionic step, having printed the text of the environment variable STAND_IN_WORDS;
 * ``shift``: it computes another structure; ``garble``: its XML is broken; ``stars``: a force does not fit its field;
 * ``huge``: an energy that no cell has; ``forget``: it does not write ML_ABN, ``tear``: only half of it;
+* ``doubt:N``: it warns of the density in the N-th ionic step; ``strainless``: it computes no stress;
 * ``pair``: the pair potential, also where tblite is there.
 """
 
@@ -191,6 +192,9 @@ class Run:
             self.write_vasprun(complete=False)
             print(os.environ.get('STAND_IN_WORDS', ''), flush=True)
             os.kill(os.getpid(), 9)
+        if str(ionic) in self.wish('doubt'):
+            print(' BRMIX: very serious problems\n the old and the new charge density differ', flush=True)
+        print(f'{ionic:4d} F= {self.atoms.get_potential_energy():.8E} E0= 0.0', flush=True)
         self.steps.append(
             {
                 'energy': self.atoms.get_potential_energy() * (1e12 if self.wish('huge') else 1),
@@ -373,7 +377,7 @@ class Run:
         rows = [
             self.xml_structure('', step['cell'], step['fractions']),
             self.xml_rows('forces', step['forces']),
-            self.xml_rows('stress', -KILOBAR * step['stress']),
+            '' if self.wish('strainless') else self.xml_rows('stress', -KILOBAR * step['stress']),
             self.xml_energy(energy, entropy),
             '  <time name="totalsc"> 6.00 6.00</time>',
             self.xml_bands() if is_last else '',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import tracemalloc
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from aiida import orm
 
 from aiida_perovmlip.compute.extxyz import read_extxyz
 from aiida_perovmlip.labellers.vasp.ml_ab import MlAbError, read_ml_ab
+from aiida_perovmlip.labellers.vasp.reading import doubts_in
 from aiida_perovmlip.labellers.vasp.run import RunError, level_of_run, read_run
 from aiida_perovmlip.labellers.vasp.vasprun import Header, Species, Vasprun
 
@@ -281,3 +283,83 @@ def test_a_functional_is_known_by_its_tags(tags, functional, dispersion):
     header = Header(used=used, elements=['Pb'], species=[Species('Pb', 1, 4.0, 'PAW_PBE Pb 08Apr2002')], mesh=(1, 1, 1))
     level = level_of_run(header)
     assert (level.functional, level.dispersion) == (functional, dispersion)
+
+
+def changed(cubic, tmp_path, *pairs):
+    """Write the first two steps of a real run with other words in them, and return the file."""
+    text = gzip.decompress(cubic.read_bytes()).decode()
+    second = text.index('</calculation>', text.index('</calculation>') + 1)
+    text = text[:second] + '</calculation>\n</modeling>\n'
+    for pattern, new in pairs:
+        text, count = re.subn(pattern, new, text)
+        assert count
+    (tmp_path / 'vasprun.xml').write_text(text)
+    return tmp_path / 'vasprun.xml'
+
+
+PHYSICS = {
+    'SOC': [('LSORBIT', ' T  '), ('LNONCOLLINEAR', ' T  ')],
+    'noncollinear': [('LNONCOLLINEAR', ' T  ')],
+    'pressure': [('PSTRESS', ' 20.00000000')],
+    'dipole': [('LDIPOL', ' T  '), ('IDIPOL', '  3')],
+    'monopole': [('LMONO', ' T  ')],
+    'field': [('EFIELD', ' 0.10000000')],
+    'grid': [('ADDGRID', ' T  ')],
+    'mixing': [('LMAXMIX', '  4')],
+    'exchange': [('PRECFOCK', 'Fast')],
+    'shift': [('usershift', ' 0.5 0.0 0.0 ')],
+    'shift like Monkhorst and Pack': [('usershift', ' 0.5 0.5 0.5 ')],
+    'damping': [('SYSTEM', 'x</i><i name="VDW_S8"> 0.7')],
+    'augmentation': [('SYSTEM', 'x</i><i name="ENAUG"> 900.0')],
+    'solvent': [('SYSTEM', 'x</i><i type="logical" name="LSOL"> T ')],
+}
+
+
+def test_no_two_kinds_of_physics_have_one_level(cubic, tmp_path):
+    found = {'usual': read_run(changed(cubic, tmp_path)).level.fingerprint}
+    for name, tags in PHYSICS.items():
+        pairs = [(f'name="{tag}">[^<]*', f'name="{tag}">{value}') for tag, value in tags]
+        found[name] = read_run(changed(cubic, tmp_path, *pairs)).level.fingerprint
+    assert len(set(found.values())) == len(found), found
+
+
+def test_spin_orbit_coupling_and_shifts_are_said_in_words(cubic, tmp_path):
+    level = read_run(changed(cubic, tmp_path, ('name="LSORBIT">[^<]*', 'name="LSORBIT"> T '))).level
+    assert level.spin == 'noncollinear with spin-orbit coupling'
+    assert level.details['incar'] == {'lsorbit': True}
+    level = read_run(changed(cubic, tmp_path, ('name="usershift">[^<]*', 'name="usershift"> 0.5 0 0 '))).level
+    assert level.kpoints == '4x4x4, shifted by 0.5 0 0'
+
+
+def test_a_list_of_points_is_known_by_its_points(cubic, tmp_path):
+    no_mesh = (r'(?s)<generation.*?</generation>', '<generation param="listgenerated"/>')
+    one = read_run(changed(cubic, tmp_path, no_mesh)).level.kpoints
+    other = read_run(
+        changed(cubic, tmp_path, no_mesh, (r'(name="kpointlist" >\s*<v>\s*)0\.0', r'\g<1>0.1'))
+    ).level.kpoints
+    assert one.startswith('36 points of a list (')
+    assert one != other
+
+
+def test_an_scf_cycle_that_was_stopped_by_hand_gives_no_label(cubic, tmp_path):
+    whole = read_run(changed(cubic, tmp_path))
+    assert len(list(whole.frames)) == 2
+    text = changed(cubic, tmp_path).read_text()
+    # all but the first three SCF steps of the second step are taken out
+    start = text.index('<calculation>', text.index('</calculation>'))
+    cut = [match.end() for match in re.finditer('</scstep>', text[start:])]
+    (tmp_path / 'vasprun.xml').write_text(text[: start + cut[2]] + text[start + cut[-1] :])
+    run = read_run(tmp_path)
+    assert len(list(run.frames)) == 1
+    assert 'step 2: the SCF cycle was stopped while the energy still changed by' in run.skipped[0]
+
+
+def test_doubts_belong_to_the_step_in_which_they_are_printed():
+    band, done = (
+        ' |     Your highest band is occupied at some k-points! Unless you are  |\n',
+        '   1 F= -.1E+03 E0= -.1E+03\n',
+    )
+    assert doubts_in([done, 'DAV:   1\n']) == {}
+    assert set(doubts_in([done, band, done.replace('1 F', '2 F'), done])) == {2}
+    assert set(doubts_in(['  1 T= 300. E= -1 F= -1\n', band])) == {1, 2}
+    assert doubts_in([band])[1] == 'Your highest band is occupied at some k-points! Unless you are'

@@ -44,7 +44,7 @@ def test_a_frame_of_shuffled_species_gets_its_own_labels_in_its_own_order(label,
 def test_the_level_of_the_dataset_is_that_of_the_labeller(label, shuffled):
     outputs, node = label(shuffled, **PAIR)
     labeller = labeller_named('vasp')
-    assert outputs['dataset'].level == labeller.level(labeller.read(node.inputs.settings.get_dict()))
+    assert outputs['dataset'].level == labeller.level_of(node.inputs.settings.get_dict(), {})
     assert Level.from_dict(outputs['results']['level']) == outputs['dataset'].level
     assert outputs['results']['facts']['0']['gap_eV'] == 1.5
     assert outputs['results']['seconds_of_labels'] == 6.0
@@ -251,6 +251,76 @@ def test_a_functional_that_was_not_read_gives_no_label(label, shuffled):
     assert 'it says nothing of METAGGA, which was to be R2SCAN' in failure(outputs)[1]
 
 
+def test_a_frame_without_a_stress_gives_no_label(label, shuffled):
+    outputs, node = label(shuffled, incar={'system': 'pair strainless'})
+    assert node.exit_status == 520
+    assert failure(outputs) == ('inconsistent', 'it computed no stress.')
+    slab = replace(shuffled, pbc=np.array([True, True, False]))
+    assert label(slab, incar={'system': 'pair strainless'})[1].is_finished_ok
+
+
+def test_a_step_that_vasp_itself_doubts_is_no_label(label, shuffled):
+    outputs, node = label(shuffled, incar={'system': 'pair doubt:1'})
+    assert node.exit_status == 520
+    assert failure(outputs) == ('inconsistent', 'step 1: VASP warns: "BRMIX: very serious problems".')
+    outputs, node = label(shuffled, run='md', steps=3, incar={'system': 'pair doubt:2'})
+    assert node.is_finished_ok
+    assert len(outputs['dataset']) == 2
+    assert 'step 2: VASP warns' in outputs['results']['facts']['0']['skipped'][0]
+
+
+@pytest.fixture
+def other_lead(tmp_path):
+    """Return another POTCAR of lead, of the same name and the same title as that of the family."""
+    from aiida_vasp.data.potcar import PotcarData, sha512_potcar
+
+    def upload(name):
+        (tmp_path / name / 'Pb').mkdir(parents=True)
+        (tmp_path / name / 'Pb' / 'POTCAR').write_text(LEAD)
+        PotcarData.upload_potcar_family(tmp_path / name, name, 'Made up for tests', stop_if_existing=False)
+        return PotcarData.find_one(sha512=sha512_potcar(LEAD))
+
+    return upload
+
+
+LEAD = """  PAW_PBE Pb 00Xxx0000
+ 4.0
+ parameters from PSCTR are:
+   VRHFIN =Pb: made up otherwise
+   LEXCH  = PE
+   TITEL  = PAW_PBE Pb 00Xxx0000
+   POMASS =    1.000; ZVAL   =     4.000    mass and valenz
+   ENMAX  =  210.000; ENMIN  =  150.000 eV
+ END of PSCTR-controll parameters
+ End of Dataset
+"""
+
+
+def test_the_level_knows_the_potcar_that_was_used_and_not_its_name_alone(label, shuffled, family, other_lead):
+    labeller, settings = labeller_named('vasp'), {'potential_family': family, **PAIR}
+    usual = labeller.level_of(settings, {})
+    assert 'Cs: PAW_PBE Cs_sv 00Xxx0000 (' in usual.basis
+    nodes = {**labeller.inputs(orm.Dict(settings), '')['potential'], 'Pb': other_lead('elsewhere')}
+    outputs, node = label(shuffled, nodes={'potential': nodes}, **settings)
+    assert node.is_finished_ok, node.exit_message
+    level = outputs['dataset'].level
+    assert level.fingerprint != usual.fingerprint
+    assert level == labeller.level_of(settings, {'potential': nodes})
+
+
+def test_a_family_that_was_made_anew_with_other_files_is_another_level(family, other_lead):
+    from aiida_vasp.data.potcar import PotcarGroup
+
+    settings = {'potential_family': 'made-anew', 'potential_mapping': {'Pb': 'Pb'}}
+    other_lead('made-anew')
+    before = labeller_named('vasp').level_of(settings, {})
+    assert labeller_named('vasp').level_of(settings, {}) == before
+    group = PotcarGroup.collection.get(label='made-anew')
+    group.clear()
+    group.add_nodes(labeller_named('vasp').inputs(orm.Dict({'potential_family': family}), '')['potential']['Pb'])
+    assert labeller_named('vasp').level_of(settings, {}).fingerprint != before.fingerprint
+
+
 @pytest.mark.parametrize(
     ('words', 'status', 'kind', 'told'),
     [
@@ -297,6 +367,8 @@ def test_output_that_is_no_xml_is_unreadable(label, shuffled):
     assert node.exit_status == 311
     assert 'vasprun.xml, line' in node.exit_message
     assert outputs['results']['n_labelled'] == 1  # the step was complete before
+    outputs, node = label(shuffled, incar={'system': 'pair garble unconverged:1'})
+    assert (node.exit_status, failure(outputs)[0]) == (311, 'crashed')
 
 
 def test_a_number_that_did_not_fit_is_no_label(label, shuffled):

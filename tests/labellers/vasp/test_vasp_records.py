@@ -33,6 +33,7 @@ AS_RECORDED = {
         'nwrite': 1,
         'nsw': None,
         'ibrion': None,
+        'isif': None,
     },
 }
 """Settings by which our INCAR and KPOINTS are those of the record, which is found by these."""

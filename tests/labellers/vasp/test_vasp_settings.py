@@ -86,6 +86,14 @@ def test_the_protocols_of_the_papers_have_their_settings(shuffled):
         ({'incar': {'encut': 500}}, 'this is said by cutoff'),
         ({'incar': {'ml_lmlff': True}}, 'goes into `ml`'),
         ({'incar': {'magmom': {'Fe': 5}}}, 'use numbers, text, booleans'),
+        ({'incar': {'pstress': 20.0}}, 'which gives no labels: energies and stresses would be those under'),
+        ({'incar': {'algo': 'None'}}, 'it does not minimise the energy'),
+        ({'incar': {'algo': 'Eigenval'}}, 'it does not minimise the energy'),
+        ({'incar': {'ialgo': 2}}, 'it does not minimise the energy'),
+        ({'incar': {'isif': 0}}, 'no whole stress'),
+        ({'incar': {'icharg': 11}}, 'no charge density to start from'),
+        ({'incar': {'istart': 1}}, 'no wave functions to start from'),
+        ({'functional': 'HSE06', 'incar': {'algo': 'veryfast'}}, 'hybrid functionals cannot use'),
         ({'max_scf': 1}, 'has to be left over'),
         ({'functional': 'B3LYP'}, 'has to be one of'),
     ],
@@ -121,6 +129,25 @@ def test_only_what_changes_a_label_is_part_of_the_level():
         {'spin_polarised': True},
     ):
         assert level_of(settings(**other)).fingerprint != one.fingerprint, other
+
+
+@pytest.mark.parametrize(
+    'given',
+    [
+        {'incar': {'isym': 2}},
+        {'incar': {'prec': 'accurate', 'gga': 'pe', 'lasph': '.TRUE.', 'lreal': False, 'addgrid': False}},
+        {'incar': {'algo': 'all', 'icharg': 2, 'pstress': 0}},
+        {'gamma_centred': False},
+    ],
+)
+def test_what_changes_nothing_is_no_other_level(given):
+    mesh = {'kpoints': [3, 1, 5]}
+    assert level_of(settings(**mesh, **given)) == level_of(settings(**mesh))
+
+
+def test_a_mesh_with_an_even_number_depends_on_where_it_is_centred():
+    meshes = [level_of(settings(kpoints=[3, 2, 1], gamma_centred=centred)).kpoints for centred in (True, False)]
+    assert meshes == ['3x2x1, Gamma-centred', '3x2x1']
 
 
 # ---------------------------------------------------------------------- tags, mesh, order

@@ -60,8 +60,14 @@ class Vasp(Labeller):
         return VaspLabelCalculation
 
     def level(self, settings: Any) -> Level:
-        """Return the level of theory; the names of the POTCARs are part of it, these themselves are inputs."""
+        """Return the level of theory without a look at POTCARs, which are known by their names alone."""
         return level_of(settings)
+
+    def level_of(self, settings: dict[str, Any], given: Mapping[str, Any]) -> Level:
+        """Return the level of theory with the POTCARs themselves: those that are given, else those of the family."""
+        checked = self.read(settings)
+        nodes = given.get('potential') or self._of_family(checked)
+        return level_of(checked, potentials.basis_of(nodes))
 
     def moves_atoms(self, settings: Any) -> bool:
         """Whether each frame becomes a trajectory of labelled frames instead of one."""
@@ -100,6 +106,14 @@ class Vasp(Labeller):
         if problem is None and 'ml_ab' in given and not self.read(settings).ml:
             return 'vasp: `ml_ab` is for runs that learn on the fly; set `ml`.'
         return problem
+
+    def _of_family(self, settings: Any) -> dict[str, Any]:
+        """Return the POTCARs of all elements that the family has; none where there is nothing to look them up in."""
+        from aiida.manage import get_manager
+
+        if find_spec('aiida_vasp') is None or get_manager().get_profile() is None:
+            return {}
+        return self._potentials(settings, frozenset(settings.potential_mapping))[0]
 
     def _potentials(self, settings: Any, elements: frozenset[str]) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the POTCARs of some elements; the same question is asked for many frames."""

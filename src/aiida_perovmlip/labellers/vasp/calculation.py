@@ -151,7 +151,7 @@ def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
     define(410, 'ERROR_OUT_OF_MEMORY', 'The memory ran out: {message}', invalidates_cache=True)
     define(420, 'ERROR_FAILED', 'VASP did not reach its end: {message}', invalidates_cache=True)
     define(500, 'ERROR_NOT_CONVERGED', 'The SCF cycle did not converge: {message}')
-    define(520, 'ERROR_SETTINGS_IGNORED', 'VASP ran at other settings: {message}')
+    define(520, 'ERROR_SETTINGS_IGNORED', 'VASP did not do what it was asked: {message}')
 
 
 def _validate(given: Any, _: Any) -> str | None:

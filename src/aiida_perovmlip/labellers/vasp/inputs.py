@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aiida_perovmlip.compute.frame import Array, Frame
-from aiida_perovmlip.labellers.vasp.settings import DISPERSIONS, FUNCTIONALS, SMEARINGS, VaspSettings
+from aiida_perovmlip.labellers.vasp.settings import VaspSettings, level_tags
 
 Incar = dict[str, Any]
 
@@ -57,29 +57,13 @@ def n_electrons(frame: Frame, valences: Mapping[str, float]) -> float:
 def incar_of(settings: VaspSettings, frame: Frame, valences: Mapping[str, float], repair: str = '') -> Incar:
     """Return the tags of INCAR in lower case for a frame."""
     tags = {
-        **_level_tags(settings),
+        **level_tags(settings),
         **_electron_tags(settings, frame, valences),
         **_MOVING[settings.run](settings, frame),
         **settings.incar,
     }
     tags |= REPAIRS[repair](tags) if repair else {}
     return {tag: _tidy(value) for tag, value in tags.items() if value is not None}
-
-
-def _level_tags(settings: VaspSettings) -> Incar:
-    """Return what belongs to the level of theory."""
-    dispersion = DISPERSIONS[settings.dispersion][settings.functional] if settings.dispersion else {}
-    return {
-        **FUNCTIONALS[settings.functional],
-        **dispersion,
-        'encut': settings.cutoff,
-        'prec': settings.precision,
-        'ediff': settings.energy_tolerance,
-        'ismear': SMEARINGS[settings.smearing],
-        'sigma': settings.smearing_width,
-        'lasph': settings.aspherical,
-        'lreal': False,
-    }
 
 
 def _electron_tags(settings: VaspSettings, frame: Frame, valences: Mapping[str, float]) -> Incar:
@@ -100,7 +84,8 @@ def _electron_tags(settings: VaspSettings, frame: Frame, valences: Mapping[str, 
 
 
 def _stand_still(_: VaspSettings, __: Frame) -> Incar:
-    return {'nsw': 0, 'ibrion': -1}
+    # without ISIF, hybrid functionals get no stress
+    return {'nsw': 0, 'ibrion': -1, 'isif': 2}
 
 
 def _relax(settings: VaspSettings, _: Frame) -> Incar:

@@ -8,20 +8,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aiida.common.links import LinkType
 from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
-from aiida_perovmlip.compute.frame import Frame, FrameError
+from aiida_perovmlip.compute.frame import Array, Frame, FrameError
+from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.labellers.base import Outcome, label_outputs
 from aiida_perovmlip.labellers.vasp import inputs
 from aiida_perovmlip.labellers.vasp.agreement import FARTHEST, differences, moved_by, unchecked
 from aiida_perovmlip.labellers.vasp.calculation import ML_ABN, STDOUT, VASPRUN
 from aiida_perovmlip.labellers.vasp.ml_ab import MlAbError, read_ml_ab
-from aiida_perovmlip.labellers.vasp.potentials import valences_of
-from aiida_perovmlip.labellers.vasp.reading import Counts, Trajectory, digest_of, learned_frames, unlabelled_because
+from aiida_perovmlip.labellers.vasp.potentials import basis_of, valences_of
+from aiida_perovmlip.labellers.vasp.reading import (
+    Counts,
+    Trajectory,
+    digest_of,
+    doubts_in,
+    learned_frames,
+    unlabelled_because,
+)
 from aiida_perovmlip.labellers.vasp.settings import VaspSettings, level_of
-from aiida_perovmlip.labellers.vasp.vasprun import Vasprun
+from aiida_perovmlip.labellers.vasp.vasprun import Step, Vasprun
 
 STDERR = '_scheduler-stderr.txt'
 TAIL = 1 << 16
@@ -39,6 +48,7 @@ class Run:
 
     :param fault: what is wrong with a file: the exit code and the sentence.
     :param differences: what VASP did otherwise than it was asked.
+    :param is_doubted: whether VASP itself doubts the numbers of a step.
     """
 
     frames: list[Frame] = field(default_factory=list)
@@ -46,6 +56,7 @@ class Run:
     is_finished: bool = False
     is_absent: bool = False
     differences: list[str] = field(default_factory=list)
+    is_doubted: bool = False
     fault: tuple[str, str] | None = None
 
 
@@ -82,13 +93,13 @@ class VaspLabelParser(Parser):
         order = inputs.order_of(self.frame)
         moves = self.settings.run != 'energy'
         trajectory = Trajectory(self.frame, order, self.trajectory_name() if moves else '')
+        doubts = self.doubts()
         for index, step in enumerate(self.vasprun.steps()):
             if index == 0:
-                run.differences = self.differences()
-                far = moved_by(self.frame, order, step)
-                if far > FARTHEST and not run.differences:
-                    run.differences = [f'it computed another structure: an atom is {far:.2g} Å away']
+                run.differences = self.differences() or self.departures(step, order)
             reason = unlabelled_because(self.vasprun.header, step)
+            if reason is None and index + 1 in doubts:
+                run.is_doubted, reason = True, f'VASP warns: "{doubts[index + 1]}"'
             run.counts.count(step, reason, learns=bool(self.settings.ml))
             if reason is None and not run.differences and not self.settings.ml:
                 yield trajectory.frame(step, is_start=index == 0)
@@ -116,6 +127,22 @@ class VaspLabelParser(Parser):
             inputs.n_electrons(self.frame, valences),
             {element: node.title for element, node in nodes.items()},
         )
+
+    def departures(self, step: Step, order: Array) -> list[str]:
+        """Return what the first step has otherwise than it was asked for."""
+        far = moved_by(self.frame, order, step)
+        if far > FARTHEST:
+            return [f'it computed another structure: an atom is {far:.2g} Å away']
+        if self.frame.has_volume and step.stress is None and not step.problem and not self.settings.ml:
+            return ['it computed no stress']
+        return []
+
+    def doubts(self) -> dict[int, str]:
+        """Return the warnings of VASP after which a step is no label."""
+        if STDOUT not in self.retrieved.base.repository.list_object_names():
+            return {}
+        with self.retrieved.base.repository.open(STDOUT, 'rb') as handle:
+            return doubts_in(line.decode(errors='replace') for line in handle)
 
     def read_learned(self, run: Run) -> None:
         """Read the frames that VASP collected; what is complete counts, whatever comes behind it."""
@@ -158,7 +185,9 @@ class VaspLabelParser(Parser):
         if run.differences:
             return 'inconsistent', 'ERROR_SETTINGS_IGNORED', '; '.join(run.differences) + '.'
         if run.fault:
-            return 'failed', *run.fault
+            code, sentence = run.fault
+            # a damaged file says something of the machine, and nothing of the SCF cycle
+            return 'crashed' if code == 'ERROR_RESPONSE_UNREADABLE' else 'failed', code, sentence
         if run.is_finished and run.frames:
             return '', '', ''
         if run.is_finished and run.counts.n_steps:
@@ -170,6 +199,8 @@ class VaspLabelParser(Parser):
         if self.settings.ml:
             return 'failed', 'ERROR_PRODUCT_UNREADABLE', f'{ML_ABN} has no new configuration whose SCF cycle converged.'
         sentence = ' '.join(run.counts.skipped[:3])
+        if run.is_doubted:
+            return 'inconsistent', 'ERROR_SETTINGS_IGNORED', sentence
         return 'not_converged', 'ERROR_NOT_CONVERGED', sentence
 
     def stopped(self, run: Run) -> tuple[str, str, str]:
@@ -250,12 +281,17 @@ class VaspLabelParser(Parser):
             'unchecked': unchecked(header, self.incar()) if header.used else [],
         }
         try:
-            for name, node in label_outputs(self.node, [outcome], level_of(self.settings), **about):
+            for name, node in label_outputs(self.node, [outcome], self.level(), **about):
                 node._validate()  # now, while there is an exit code for it, and not when the engine stores it
                 self.out(name, node)
         except FrameError as error:
             return self.exit_codes['ERROR_PRODUCT_UNREADABLE'].format(message=f'a label cannot be stored: {error}')
         return None
+
+    def level(self) -> Level:
+        """Return the level of theory, with the POTCARs that the job was given."""
+        given = self.node.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+        return level_of(self.settings, basis_of(given['potential']))
 
     def n_cores(self) -> int:
         """Return how many cores the job had."""

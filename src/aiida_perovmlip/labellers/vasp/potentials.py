@@ -44,6 +44,16 @@ def find_potentials(settings: VaspSettings, elements: Iterable[str]) -> tuple[di
     return found, lacking
 
 
+def basis_of(potentials: Mapping[str, Any]) -> str:
+    """Return the basis as a level of theory has it: title of each POTCAR and the start of the SHA-512 of its text."""
+    named = (f'{element}: {_name(potentials[element])}' for element in sorted(potentials))
+    return f'PAW {", ".join(named)}' if potentials else ''
+
+
+def _name(node: Any) -> str:
+    return f'{" ".join(node.title.split())} ({node.sha512[:8]})'
+
+
 def valences_of(potentials: Mapping[str, Any]) -> dict[str, float]:
     """Return the electrons that the POTCAR of each element treats; raises `PotentialError`."""
     return {element: _valence(element, node) for element, node in potentials.items()}

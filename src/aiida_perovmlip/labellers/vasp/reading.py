@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,27 @@ def digest_of(frame: Frame) -> str:
     """Return a name for a structure, equal for equal structures: 32 hexadecimal digits."""
     shard = next(build_shards([replace(frame, energy=None, forces=None, stress=None)]))
     return bytes(digests(shard, labels=False)[0]).hex()
+
+
+DOUBTS = re.compile(r'BRMIX: very serious problems|highest band is occupied', re.IGNORECASE)
+"""What VASP prints where its numbers cannot be trusted, and goes on."""
+
+STEP_DONE = re.compile(r'\s*\d+\s+[TF]=')
+"""What it prints behind each ionic step."""
+
+
+def doubts_in(lines: Iterable[str]) -> dict[int, str]:
+    """Return the doubts that VASP prints, by the number of the ionic step from 1 on."""
+    found: dict[int, str] = {}
+    done = 0
+    for line in lines:
+        if STEP_DONE.match(line):
+            done += 1
+        elif DOUBTS.search(line):
+            found.setdefault(done + 1, ' '.join(line.strip(' |\n').split()))
+    if done and done + 1 in found:  # printed behind the last step
+        found.setdefault(done, found[done + 1])
+    return found
 
 
 def unlabelled_because(header: Header, step: Step) -> str | None:

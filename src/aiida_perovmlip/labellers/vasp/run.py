@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -13,13 +14,25 @@ import numpy as np
 from aiida_perovmlip.compute.frame import Frame, FrameError, atomic_number
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.labellers.vasp.reading import MOST_SENTENCES, Trajectory, digest_of, unlabelled_because
-from aiida_perovmlip.labellers.vasp.settings import DISPERSIONS
+from aiida_perovmlip.labellers.vasp.settings import DEFAULTS, DISPERSIONS, departures
 from aiida_perovmlip.labellers.vasp.vasprun import Header, Step, Vasprun
 
 NAMES = ('vasprun.xml', 'vasprun.xml.gz')
 
 GGAS = {'PE': 'PBE', 'PS': 'PBEsol', 'RE': 'revPBE', 'RP': 'RPBE', '91': 'PW91', 'CA': 'LDA', 'AM': 'AM05'}
 METAGGAS = {'SCAN': 'SCAN', 'R2SCAN': 'r2SCAN', 'RSCAN': 'rSCAN', 'MBJ': 'MBJ', 'TPSS': 'TPSS', 'M06L': 'M06L'}
+EXPRESSED = frozenset(
+    {'encut', 'ediff', 'prec', 'ismear', 'sigma', 'lasph', 'lreal', 'gga', 'metagga', 'lhfcalc', 'hfscreen', 'aexx'}
+    | {'luse_vdw', 'ivdw', 'bparam', 'cparam', 'ispin', 'nupdown', 'nelect', 'kspacing', 'kgamma'}
+)
+"""Tags that a level of theory, or a frame, expresses by other words."""
+
+WITHOUT_EFFECT = frozenset(
+    {'istart', 'icharg', 'iniwav', 'isym', 'symprec', 'pomass', 'rwigs', 'apaco', 'npaco'}
+    | {'loptics', 'lepsilon', 'lrpa', 'kpoint_bse'}
+)
+"""Tags that decide where the SCF cycle starts, what of it is done twice, how atoms move, and what comes behind it."""
+
 IVDW = {1: 'D2', 10: 'D2', 11: 'D3', 12: 'D3BJ', 2: 'TS', 20: 'TS', 202: 'MBD', 4: 'dDsC'}
 
 
@@ -87,7 +100,7 @@ def _frames(vasprun: Vasprun, steps: Iterator[Step], skipped: list[str]) -> Iter
     header, trajectory, n_skipped = vasprun.header, None, 0
     pending: Frame | None = None  # only a second frame makes a trajectory of the first
     for index, step in enumerate(steps, 1):
-        reason = unlabelled_because(header, step)
+        reason = unlabelled_because(header, step) or _cut_short(header, step)
         if reason is not None:
             n_skipped += 1
             if n_skipped <= MOST_SENTENCES:
@@ -109,6 +122,16 @@ def _frames(vasprun: Vasprun, steps: Iterator[Step], skipped: list[str]) -> Iter
         skipped.append(f'{vasprun.path.name}: {n_skipped} steps in all have no label.')
     if not vasprun.is_finished:
         skipped.append(f'{vasprun.damage or vasprun.path.name + ": it ends early"}; steps behind that are lost.')
+
+
+def _cut_short(header: Header, step: Step) -> str | None:
+    """Return why a step is none that converged, although it took fewer SCF steps than it might have."""
+    if header.value('lepsilon'):  # the response to a field is listed behind the SCF cycle
+        return None
+    tolerance = float(header.value('ediff') or 0.0)  # of which there are eight decimals
+    if step.change <= max(10 * tolerance, 1e-7):
+        return None
+    return f'the SCF cycle was stopped while the energy still changed by {step.change:.2g} eV (EDIFF {tolerance:g})'
 
 
 def _start(header: Header, step: Step) -> Frame:
@@ -133,7 +156,6 @@ def _start(header: Header, step: Step) -> Frame:
 def level_of_run(header: Header) -> Level:
     """Return the level of theory that VASP says it had."""
     functional = _functional(header)
-    polarised = int(header.value('ispin') or 1) == 2
     return Level(
         labeller='vasp',
         functional=functional,
@@ -142,9 +164,18 @@ def level_of_run(header: Header) -> Level:
         dispersion=_dispersion(header),
         kpoints=_kpoints(header),
         charge='total charge of the cell',
-        spin='polarised' if polarised else 'restricted',
+        spin=_spin(header),
         details=_details(header),
     )
+
+
+def _spin(header: Header) -> str:
+    """Return how spin is treated."""
+    if header.value('lsorbit'):
+        return 'noncollinear with spin-orbit coupling'
+    if header.value('lnoncollinear'):
+        return 'noncollinear'
+    return 'polarised' if int(header.value('ispin') or 1) == 2 else 'restricted'
 
 
 def _text(header: Header, tag: str) -> str:
@@ -187,12 +218,16 @@ def _dispersion(header: Header) -> str:
 def _kpoints(header: Header) -> str:
     """Return how the Brillouin zone is sampled, in the words of our own settings."""
     if header.mesh is None:
-        return f'{header.n_kpoints} points of a list'
-    if header.mesh == (1, 1, 1):
-        return 'Gamma'
-    mesh = 'x'.join(map(str, header.mesh))
-    centred = header.centring.lower().startswith('g') and not any(header.shift)
-    return f'{mesh}, Gamma-centred' if centred else mesh
+        digest = hashlib.sha256(header.points.encode()).hexdigest()[:8]
+        return f'{header.n_kpoints} points of a list ({digest})'
+    shift = np.mod(np.round(np.add(header.shift, header.own_shift), 6), 1.0)
+    even = np.mod(header.mesh, 2) == 0
+    mesh = 'Gamma' if header.mesh == (1, 1, 1) else 'x'.join(map(str, header.mesh))
+    if not shift.any():
+        return f'{mesh}, Gamma-centred' if even.any() else mesh
+    if np.array_equal(shift, 0.5 * even):  # as Monkhorst and Pack have it
+        return mesh
+    return f'{mesh}, shifted by ' + ' '.join(f'{part:g}' for part in shift)
 
 
 def _details(header: Header) -> dict[str, Any]:
@@ -205,6 +240,18 @@ def _details(header: Header) -> dict[str, Any]:
             details[name] = value.strip().lower() if isinstance(value, str) else value
     details['prec'] = {'accura': 'accurate'}.get(details.get('prec', ''), details.get('prec', ''))
     details['lreal'] = str(header.asked.get('lreal', header.value('lreal')) or 'F').strip('. ').upper()[:1]
+    others = _others(header)
+    return details | ({'incar': others} if others else {})
+
+
+def _others(header: Header) -> dict[str, Any]:
+    """Return all further tags that may change a label: those of INCAR, and those that VASP says to be unusual."""
+    asked = {tag: value for tag, value in header.asked.items() if not tag.startswith('ml_')}
+    used = {tag: header.value(tag) for tag in {*asked, *DEFAULTS} if header.value(tag) is not None}
     if header.value('ldau'):
-        details['incar'] = {tag: header.value(tag) for tag in ('ldau', 'ldautype', 'ldaul', 'ldauu', 'ldauj')}
-    return details
+        used |= {tag: header.value(tag) for tag in ('ldautype', 'ldaul', 'ldauu', 'ldauj')}
+    return {
+        tag: value
+        for tag, value in departures(used, DEFAULTS).items()
+        if tag not in EXPRESSED | WITHOUT_EFFECT and value is not None
+    }

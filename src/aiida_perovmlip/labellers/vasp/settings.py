@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +36,28 @@ SMEARINGS = {'gaussian': 0, 'fermi': -1, 'tetrahedron': -5}
 
 SILENT = frozenset(
     {'system', 'nwrite', 'lwave', 'lcharg', 'lvtot', 'lvhar', 'lelf', 'lorbit', 'nedos', 'emin', 'emax', 'lh5'}
-    | {'istart', 'icharg', 'ncore', 'npar', 'kpar', 'nsim', 'lplane', 'lscalapack', 'lscalu', 'lasync'}
+    | {'ncore', 'npar', 'kpar', 'nsim', 'lplane', 'lscalapack', 'lscalu', 'lasync'}
     | {'algo', 'ialgo', 'nelm', 'nelmin', 'nelmdl', 'time', 'amix', 'bmix', 'amix_mag', 'bmix_mag', 'amin', 'maxmix'}
-    | {'ibrion', 'nsw', 'potim', 'isif', 'ediffg', 'mdalgo', 'smass', 'tebeg', 'teend', 'pmass', 'pstress'}
+    | {'ibrion', 'nsw', 'potim', 'isif', 'ediffg', 'mdalgo', 'smass', 'tebeg', 'teend', 'pmass'}
     | {'langevin_gamma', 'langevin_gamma_l', 'andersen_prob', 'random_seed', 'nblock', 'kblock'}
 )
 """Tags of `incar` that are no part of the level: output, parallel running, how the SCF cycle and the atoms move."""
+
+DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(('lsorbit', 'lnoncollinear', 'lspiral', 'ldipol', 'lmono', 'addgrid', 'lsol', 'ldau'), False),
+    **dict.fromkeys(('lhfone', 'lrhfcalc', 'lthomas', 'lmodelhf', 'lfockaedft', 'nlspline'), False),
+    **dict.fromkeys(('pstress', 'idipol', 'efield', 'voskown', 'i_constrained_m'), 0),
+    **dict.fromkeys(('nkredx', 'nkredy', 'nkredz', 'epsilon'), 1),
+    **{'precfock': '', 'lmaxmix': 2, 'lmaxpaw': -100, 'gga_compat': True, 'isym': 2, 'symprec': 1e-5},
+    **{'istart': 0, 'icharg': 2, 'dfield': [0, 0, 0]},
+}
+"""What VASP uses where nobody says anything, of tags that may change a label."""
+
+MINIMISERS = frozenset({'normal', 'veryfast', 'fast', 'all', 'damped', 'conjugate'})
+"""Values of ALGO that make an SCF cycle."""
+
+MINIMISERS_BY_NUMBER = frozenset({38, 48, 53, 54, 58, 68})
+"""The same as IALGO."""
 
 OWNED = {
     'encut': 'cutoff',
@@ -162,10 +179,9 @@ def _problems(settings: VaspSettings) -> list[str]:
     if dispersion and settings.functional not in DISPERSIONS[dispersion]:
         known = ', '.join(DISPERSIONS[dispersion])
         problems.append(f'`dispersion` {dispersion} was parametrised for {known}, but not for {settings.functional}.')
-    if settings.functional in ('PBE0', 'HSE06') and settings.algorithm in ('Fast', 'VeryFast'):
-        problems.append(
-            f'`algorithm` is {settings.algorithm}, which hybrid functionals cannot use; take All or Normal.'
-        )
+    algorithm = str(settings.incar.get('algo') or settings.algorithm)
+    if settings.functional in ('PBE0', 'HSE06') and algorithm.lower() in ('fast', 'veryfast'):
+        problems.append(f'`algorithm` is {algorithm}, which hybrid functionals cannot use; take All or Normal.')
     if settings.max_scf < 2:
         problems.append(f'`max_scf` is {settings.max_scf}, but the last step of an SCF cycle has to be left over.')
     if settings.ml and settings.run != 'md':
@@ -191,10 +207,36 @@ def _tag_problems(settings: VaspSettings) -> list[str]:
             problems.append(f'`incar` has {tag!r}, which VASP does not know and would pass over in silence.')
         elif not _is_plain(value):
             problems.append(f'`incar` has {value!r} for {tag!r}; use numbers, text, booleans and lists of these.')
+        elif value is not None and not _LABELS_IF.get(tag, _always)(value):
+            problems.append(f'`incar` has {value!r} for {tag!r}, which gives no labels: {_NO_LABELS[tag]}')
     strange = [tag for tag in settings.ml if not tag.startswith('ml_')]
     if strange:
         problems.append(f'`ml` has {strange[0]!r}; its tags begin with `ml_`, in lower case.')
     return problems
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+_LABELS_IF: dict[str, Callable[[Any], bool]] = {
+    'pstress': lambda value: same_value(value, 0),
+    'algo': lambda value: str(value).strip().lower() in MINIMISERS,
+    'ialgo': lambda value: value in MINIMISERS_BY_NUMBER,
+    'isif': lambda value: value not in (0, 1),
+    'icharg': lambda value: same_value(value, 2),
+    'istart': lambda value: same_value(value, 0),
+}
+"""Tags that have to have certain values, so that what comes out is a label."""
+
+_NO_LABELS = {
+    'pstress': 'energies and stresses would be those under an outer pressure. Leave it out.',
+    'algo': 'it does not minimise the energy of the electrons. Take Normal, VeryFast, Fast, All, Damped or Conjugate.',
+    'ialgo': 'it does not minimise the energy of the electrons. Set `algorithm` instead.',
+    'isif': 'there would be no whole stress. Leave it out; `vary_cell` and `ensemble` say what moves.',
+    'icharg': 'there is no charge density to start from, and one that is held fixed makes no label. Leave it out.',
+    'istart': 'there are no wave functions to start from. Leave it out.',
+}
 
 
 def _is_plain(value: Any) -> bool:
@@ -204,10 +246,56 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float))
 
 
-def level_of(settings: VaspSettings) -> Level:
-    """Return the level of theory; what only helps the SCF cycle to converge is no part of it."""
+def level_tags(settings: VaspSettings) -> dict[str, Any]:
+    """Return the tags of INCAR that belong to the level of theory."""
+    dispersion = DISPERSIONS[settings.dispersion][settings.functional] if settings.dispersion else {}
+    return {
+        **FUNCTIONALS[settings.functional],
+        **dispersion,
+        'encut': settings.cutoff,
+        'prec': settings.precision,
+        'ediff': settings.energy_tolerance,
+        'ismear': SMEARINGS[settings.smearing],
+        'sigma': settings.smearing_width,
+        'lasph': settings.aspherical,
+        'lreal': False,
+    }
+
+
+def departures(tags: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tags that may change a label and have another value than the usual one, or no usual one."""
+    return {
+        tag: value
+        for tag, value in tags.items()
+        if tag not in SILENT and not (tag in usual and same_value(value, usual[tag]))
+    }
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a tag are one for VASP, which does not tell upper from lower case."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return _letter(one) == _letter(other)
+    if isinstance(one, str) and isinstance(other, str):
+        return one.strip().lower() == other.strip().lower()
+    return bool(one == other)
+
+
+def _letter(value: Any) -> str:
+    """Return T or F for a truth value in any spelling."""
+    return str(value).strip('. ').upper()[:1]
+
+
+def level_of(settings: VaspSettings, basis: str = '') -> Level:
+    """Return the level of theory; what only helps the SCF cycle to converge is no part of it.
+
+    :param basis: the POTCARs themselves, by `potentials.basis_of`; without these, they are known by name alone.
+    """
     named = ', '.join(settings.potential_mapping[element] for element in sorted(settings.potential_mapping))
-    overrides = {tag: value for tag, value in settings.incar.items() if tag not in SILENT}
+    written = level_tags(settings)
+    usual = {**DEFAULTS, **({'isym': 3} if written.get('lhfcalc') else {}), **written}
+    overrides = departures(settings.incar, usual)
     details: dict[str, Any] = {
         # forces and stress are derivatives of the free energy, not of the energy extrapolated to no smearing
         'energy': 'free energy',
@@ -219,12 +307,12 @@ def level_of(settings: VaspSettings) -> Level:
         'lreal': 'F',
     }
     if 'lreal' in overrides:
-        details['lreal'] = str(overrides.pop('lreal'))[:1].upper()
+        details['lreal'] = _letter(overrides.pop('lreal') or 'F')
     return Level(
         labeller='vasp',
         functional=settings.functional,
         cutoff=f'{settings.cutoff:g} eV',
-        basis=f'PAW {settings.potential_family}: {named}',
+        basis=basis or f'PAW {settings.potential_family}: {named}',
         dispersion=settings.dispersion,
         kpoints=kpoints_text(settings),
         charge='total charge of the cell',
@@ -238,6 +326,8 @@ def kpoints_text(settings: VaspSettings) -> str:
     centred = ', Gamma-centred' if settings.gamma_centred else ''
     if settings.kspacing is not None:
         return f'spacing {settings.kspacing:g} 1/Å{centred}'
-    if (settings.kpoints or [1, 1, 1]) == [1, 1, 1]:
+    mesh = settings.kpoints or [1, 1, 1]
+    if mesh == [1, 1, 1]:
         return 'Gamma'
-    return 'x'.join(map(str, settings.kpoints or ())) + centred
+    # a mesh whose numbers are all odd holds Γ anyhow
+    return 'x'.join(map(str, mesh)) + (centred if any(n % 2 == 0 for n in mesh) else '')

@@ -46,7 +46,9 @@ class Header:
     :param asked: tags that VASP found in INCAR, in lower case.
     :param used: tags that it ran with, in lower case.
     :param mesh: k-point mesh; None for a list of k-points.
-    :param shift: shift of the mesh away from Γ in units of its spacing.
+    :param shift: shift of the mesh that was asked for, in units of its spacing.
+    :param own_shift: that of the kind of mesh, away from Γ; half a spacing for even meshes of Monkhorst and Pack.
+    :param points: the k-points and their weights as text.
     :param elements: chemical symbols of all atoms in order.
     """
 
@@ -55,6 +57,8 @@ class Header:
     used: dict[str, Any] = field(default_factory=dict)
     mesh: tuple[int, ...] | None = None
     shift: tuple[float, ...] = (0.0, 0.0, 0.0)
+    own_shift: tuple[float, ...] = (0.0, 0.0, 0.0)
+    points: str = ''
     centring: str = ''
     n_kpoints: int = 0
     elements: list[str] = field(default_factory=list)
@@ -80,6 +84,8 @@ class Step:
     :param stress: xx yy zz yz xz xy in eV/Å³; None where VASP did not compute it.
     :param cell: shape (3, 3) in Å, rows are the lattice vectors.
     :param fractions: shape (atoms, 3), positions in units of the lattice vectors.
+    :param scf_energy: free energy in eV at the end of the SCF cycle.
+    :param change: by how much, in eV, the last SCF step changed it.
     :param n_scf: SCF steps; 0 where nothing was computed from first principles.
     :param seconds: wall time of these.
     :param edges: valence band maximum and conduction band minimum in eV, where there are eigenvalues.
@@ -91,6 +97,8 @@ class Step:
     stress: Array | None = None
     cell: Array | None = None
     fractions: Array | None = None
+    scf_energy: float = math.nan
+    change: float = math.nan
     n_scf: int = 0
     seconds: float = 0.0
     edges: tuple[float, float] | None = None
@@ -238,12 +246,20 @@ _KINDS: dict[str, Callable[[str], Any]] = {'int': _integer, 'logical': _logical,
 def _kpoints(header: Header, element: ET.Element) -> None:
     generation = element.find('generation')
     header.n_kpoints = len(element.findall("varray[@name='kpointlist']/v"))
+    header.points = ' '.join(' '.join((row.text or '').split()) for row in element.findall('varray/v'))
     divisions = generation.findtext("v[@name='divisions']") if generation is not None else None
     if generation is None or divisions is None:
         return
     header.mesh = tuple(int(number) for number in divisions.split())
     header.centring = generation.get('param', '').strip()
-    header.shift = tuple(float(part) for part in (generation.findtext("v[@name='usershift']") or '0 0 0').split())
+    header.shift = _three(generation, 'usershift')
+    header.own_shift = _three(generation, 'shift')
+    if generation.find("v[@name='shift']") is None and header.centring.lower().startswith('m'):
+        header.own_shift = tuple(0.0 if n % 2 else 0.5 for n in header.mesh)
+
+
+def _three(element: ET.Element, name: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in (element.findtext(f"v[@name='{name}']") or '0 0 0').split())
 
 
 def _atominfo(header: Header, element: ET.Element) -> None:
@@ -276,6 +292,7 @@ def _scf_step(step: Step, element: ET.Element) -> None:
     times = (element.findtext("time[@name='total']") or '').split()
     step.seconds += float(times[-1]) if times and '*' not in times[-1] else 0.0
     _energy(step, element.find('energy'))
+    step.change, step.scf_energy = abs(step.energy - step.scf_energy), step.energy
 
 
 def _energy(step: Step, element: ET.Element | None) -> None:
