@@ -19,7 +19,6 @@ from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.labeller import AseLabeller, Teacher
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import read_settings
-from aiida_perovmlip.compute.shard import digests
 from aiida_perovmlip.compute.tasks.label import JOURNAL, PASSING, count_frames, describe_failure
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
@@ -186,23 +185,20 @@ def _read_entry(line: bytes, n_frames: int) -> dict[str, Any] | None:
 
 def _labelled(node: orm.CalcJobNode, journal: Journal) -> Iterator[Frame]:
     """Yield each frame with the label that was made of it, and of no other."""
-    labels = enumerate(journal.labels())
-    for chunk in node.inputs.frames.frames.chunks():
-        for digest, frame in zip(digests(chunk, labels=False), chunk, strict=True):
-            index, entry = next(labels)
-            if entry is None:
-                continue
-            if entry['digest'] != digest.tobytes().hex():
-                raise ValueError(f'the label of frame {index} was made of another structure.')
-            stress = np.array(entry['stress']) if 'stress' in entry else None
-            yield replace(
-                frame,
-                energy=entry['energy'],
-                forces=np.array(entry['forces']),
-                stress=stress,
-                head='default',
-                source=node.uuid,
-            )
+    for (index, digest, frame), entry in zip(node.inputs.frames.frames.with_digests(), journal.labels(), strict=True):
+        if entry is None:
+            continue
+        if entry['digest'] != digest.hex():
+            raise ValueError(f'the label of frame {index} was made of another structure.')
+        stress = np.array(entry['stress']) if 'stress' in entry else None
+        yield replace(
+            frame,
+            energy=entry['energy'],
+            forces=np.array(entry['forces']),
+            stress=stress,
+            head='default',
+            source=node.uuid,
+        )
 
 
 def _level(node: orm.CalcJobNode) -> Level:

@@ -18,8 +18,9 @@ from aiida_perovmlip.compute.architecture import Architecture
 from aiida_perovmlip.compute.children import Worker
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
+from aiida_perovmlip.compute.frames import Frames
 from aiida_perovmlip.compute.labeller import AseLabeller, Teacher
-from aiida_perovmlip.compute.shard import LARGEST_ENERGY, LARGEST_FORCE, digests
+from aiida_perovmlip.compute.shard import LARGEST_ENERGY, LARGEST_FORCE
 from aiida_perovmlip.compute.task import Job, Task
 
 JOURNAL = 'labels.jsonl'
@@ -48,7 +49,7 @@ class Label(Task):
             raise JobError(Status.BAD_INPUT, f'Settings of {labeller.name}: {error}') from error
         run = _Run(job, len(frames))
         with (job.folder / JOURNAL).open('w') as journal:
-            for entry in _label_all(job, partial(_label_one, labeller, settings), _with_digests(frames)):
+            for entry in _label_all(job, partial(_label_one, labeller, settings), _items(frames)):
                 journal.write(json.dumps(entry, allow_nan=False) + '\n')
                 journal.flush()
                 run.count(entry)
@@ -143,17 +144,13 @@ def _status_of(kinds: set[str]) -> Status:
     return Status.FAILED if kinds <= PASSING else Status.NOT_CONVERGED
 
 
-def _with_digests(frames: Any) -> Iterator[tuple[int, str, Frame]]:
-    """Yield position, hash of what is labelled, and frame."""
-    index = 0
-    for chunk in frames.chunks():
-        for digest, frame in zip(digests(chunk, labels=False), chunk, strict=True):
-            yield index, digest.tobytes().hex(), frame
-            index += 1
-
-
 Item = tuple[int, str, Frame]
 """Position, hash of what is labelled, and frame."""
+
+
+def _items(frames: Frames) -> Iterator[Item]:
+    """Yield what the workers are given."""
+    return ((position, digest.hex(), frame) for position, digest, frame in frames.with_digests())
 
 
 def _label_all(job: Job, work: Callable[..., Any], frames: Iterator[Item]) -> Iterator[dict[str, Any]]:
