@@ -227,9 +227,11 @@ def test_with_other_settings_everything_that_failed_is_tried_again(label, bare_f
 
     from aiida_perovmlip.workflows.label import LabelWorkChain
 
-    first = label(bare_frames('raise', seed=20))
-    _, node = run_get_node(LabelWorkChain.retry_failed(first, settings={'steps': 5}))
-    assert jobs_of(node)
+    first = label(bare_frames('a', 'sulk', seed=20), repair=False)
+    _, node = run_get_node(LabelWorkChain.retry_failed(first, settings={'steps': 5}, repair=True))
+    assert [len(job.inputs.frames) for job in jobs_of(node)] == [1, 1]
+    assert node.outputs.dataset.frames.column('group').tolist() == ['sulk']  # the other label is of another level
+    assert node.outputs.failures['n_failed'] == 0
 
 
 def test_a_frame_that_would_be_refused_does_not_come_in_by_reuse(label, bare_frames, monkeypatch):

@@ -166,8 +166,8 @@ class LabelWorkChain(PoolWorkChain):
     def retry_failed(cls, node: orm.WorkChainNode, **changes: Any) -> Any:
         """Return a builder that takes up the frames that an earlier run lists as failed, with the next repair.
 
-        Whatever has a label keeps it; of runs in which atoms move, only the new trajectories are returned. The other
-        inputs are those of the earlier run, but for the changes.
+        Whatever has a label keeps it; where settings change the level of theory, or atoms move, only what is new is
+        returned. The other inputs are those of the earlier run, but for the changes.
         """
         if 'failures' not in node.outputs:
             raise ValueError(
@@ -195,7 +195,7 @@ class LabelWorkChain(PoolWorkChain):
             again = {frame for batch in ledger.waiting for frame in batch.frames} | set(ledger.failed)
             todo, n_left_out = todo[:0], len(todo) - len(again)
         self.ctx.todo, self.ctx.known, self.ctx.cut, self.ctx.moved = _pack(todo), list(known.datasets), {}, {}
-        if 'labelled' in self.inputs and not self.task.moves_atoms:
+        if 'labelled' in self.inputs and self._keeps(self.inputs.labelled):
             self.ctx.known.append(self.inputs.labelled.pk)
         self.ctx.refused = {reason: _pack(np.array(frames)) for reason, frames in survey.refused.items()}
         self.ctx.counts = {'n_known': survey.n_known, 'n_repeated': survey.n_repeated, 'n_left_out': n_left_out}
@@ -204,6 +204,11 @@ class LabelWorkChain(PoolWorkChain):
         self.ctx.ledger = ledger.dump()
         n_waiting = ledger.n_planned + len(ledger.waiting)
         self.report(f'{survey.describe()}: {n_waiting} jobs, {self.inputs.max_concurrent.value} at a time.')
+
+    def _keeps(self, labelled: DatasetData) -> bool:
+        """Whether labels of the earlier run can be part of the result: of the same level, and of frames that stayed."""
+        same = labelled.level is not None and labelled.level.fingerprint == self.task.level.fingerprint
+        return same and not self.task.moves_atoms
 
     def has_work(self) -> bool:
         """Whether there is something to do or to wait for."""
@@ -271,7 +276,7 @@ class LabelWorkChain(PoolWorkChain):
 
     def _judge(self, outputs: Mapping[str, Any], ledger: Ledger) -> ExitCode | None:
         """Return how the chain ended; that some frames failed is a result and no failure."""
-        if ledger.retired and not ledger.working_codes:
+        if ledger.retired and not ledger.working_codes and outputs['failures']['n_failed']:
             message = '; '.join(f'{code}: {reason}' for code, reason in ledger.retired.items())
             return self.exit_codes.ERROR_NO_CODE_WORKS.format(message=message)
         if 'dataset' not in outputs:
