@@ -204,3 +204,44 @@ def test_a_fourth_architecture_from_elsewhere_trains_like_our_own(train):
     assert node.is_finished_ok, node.exit_message
     assert outputs['potential'].architecture == 'springs'
     assert isinstance(orm.load_node(outputs['potential'].pk), PotentialData)
+
+
+def test_a_run_that_ran_out_of_time_is_taken_up_once_and_no_finished_one(train):
+    settings = {'way': 'slow', 'steps': 30}
+    outputs, node = train('unruly', settings, options={'max_wallclock_seconds': 3})
+    assert node.exit_status == 400
+    stopped = outputs['results']['checkpoint_step']
+    assert 0 < stopped < 30
+    assert len(outputs['curve'].get_array('loss')) == stopped
+    outputs, node = train('unruly', settings, restart=outputs['remote_folder'])
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['resumed_from_step'] == stopped
+    assert outputs['curve'].get_array('step').tolist() == list(range(1, 31))
+    outputs, node = train('unruly', settings, restart=outputs['remote_folder'])
+    assert node.exit_status == 210
+    assert 'there is nothing to take up' in node.exit_message
+
+
+def test_the_checkpoint_of_another_training_is_not_taken_up(train, make_dataset):
+    settings = {'way': 'slow', 'steps': 30}
+    outputs, _ = train('unruly', settings, options={'max_wallclock_seconds': 3})
+    other = make_dataset(8, seed=5).store()
+    outputs, node = train('unruly', {'steps': 2}, restart=outputs['remote_folder'], training=other)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['resumed_from_step'] is None
+    assert 'it belongs to another training' in ' '.join(outputs['results']['notes'])
+
+
+def test_a_strategy_that_does_not_fit_is_refused_before_submission(train):
+    with pytest.raises(ValueError, match='needs a `parent`'):
+        train(strategy='naive')
+    with pytest.raises(ValueError, match='there is no strategy `wild`'):
+        train(strategy='wild')
+
+
+def test_a_parent_is_trained_on_by_default(train):
+    parent = train()[0]['potential']
+    outputs, node = train(parent=parent)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['strategy'] == 'naive'
+    assert outputs['potential'].content_hash != ''

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from aiida_perovmlip.compute.architecture import PotentialFacts, Training
+from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, Training
 from aiida_perovmlip.compute.architectures import mace
 from aiida_perovmlip.compute.architectures.mace import Mace, MaceSettings
+from aiida_perovmlip.compute.checkpoint import Checkpoint
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.shard import build_shards
@@ -32,7 +33,12 @@ def frames_of(tmp_path):
 
 
 def training_of(folder, frames, settings, parent=None):
-    return Training(folder, frames, frames, settings, 0, 'cpu', 1, parent, lambda state: None, lambda: math.inf)
+    plan = {'training': frames, 'validation': frames, 'settings': settings, 'parent': parent}
+    return Training(folder=folder, checkpoint=Checkpoint(folder / 'checkpoint', 'test'), **plan)
+
+
+def problem_of(settings, training, validation):
+    return Mace().check(Plan(settings=settings, training=training, validation=validation))
 
 
 def without_stress(frames):
@@ -42,12 +48,12 @@ def without_stress(frames):
 def test_energies_of_atoms_have_to_be_complete_and_may_be_more(frames_of, make_frames):
     frames = frames_of(make_frames(4))
     some = MaceSettings(atomic_energies={'Cs': -1.0})
-    assert 'has no I, Pb' in Mace().check(some, frames, frames)
+    assert 'has no I, Pb' in problem_of(some, frames, frames)
     more = {'Cs': -1.0, 'Pb': -2.0, 'I': -3.0, 'Br': -4.0}
-    assert Mace().check(MaceSettings(atomic_energies=more), frames, frames) is None
+    assert problem_of(MaceSettings(atomic_energies=more), frames, frames) is None
     way = mace._way(more, None, {'Cs', 'Pb', 'I'})
     assert mace._atomic_energies(way) == '{55: -1.0, 82: -2.0, 53: -3.0}'
-    assert 'has to be one of' in Mace().check(MaceSettings(atomic_energies='mean'), frames, frames)
+    assert 'has to be one of' in problem_of(MaceSettings(atomic_energies='mean'), frames, frames)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +112,16 @@ def test_one_frame_without_a_stress_does_not_take_it_from_the_others(tmp_path, f
     one, *others = make_frames(4)
     mixed = frames_of([*without_stress([one]), *others])
     settings = MaceSettings(stress_weight=7.0)
-    assert Mace().check(settings, mixed, mixed) is None
-    assert mace._has_stress(mixed)
+    assert problem_of(settings, mixed, mixed) is None
+    assert mixed.has('stress')
     arguments = mace._arguments(training_of(tmp_path, mixed, settings), 'average', True, True)
     assert (arguments['stress_weight'], arguments['compute_stress']) == (7.0, True)
 
 
 def test_a_stress_weight_without_any_stress_is_refused_and_its_default_is_zero(tmp_path, frames_of, make_frames):
     frames = frames_of(without_stress(make_frames(4)))
-    assert 'no training frame has a stress' in Mace().check(MaceSettings(stress_weight=1.0), frames, frames)
-    assert Mace().check(MaceSettings(), frames, frames) is None
+    assert 'no training frame has a stress' in problem_of(MaceSettings(stress_weight=1.0), frames, frames)
+    assert problem_of(MaceSettings(), frames, frames) is None
     training = training_of(tmp_path, frames, MaceSettings())
     assert mace._arguments(training, 'average', False, False)['stress_weight'] == 0.0
     assert mace._arguments(training, 'average', True, True)['stress_weight'] == 10.0
@@ -124,9 +130,9 @@ def test_a_stress_weight_without_any_stress_is_refused_and_its_default_is_zero(t
 def test_frames_of_several_charges_are_refused(frames_of, make_frames):
     charged = [replace(frame, charge=index % 2) for index, frame in enumerate(make_frames(4))]
     mixed, same, none = frames_of(charged, 'mixed'), frames_of(charged[1:2] * 4, 'same'), frames_of(make_frames(4))
-    assert 'the charges 0, +1, but MACE does not see' in Mace().check(MaceSettings(), mixed, mixed)
-    assert Mace().check(MaceSettings(), same, same) is None
-    assert 'the charges 0, +1' in Mace().check(MaceSettings(), same, none)
+    assert 'the charges 0, +1, but MACE does not see' in problem_of(MaceSettings(), mixed, mixed)
+    assert problem_of(MaceSettings(), same, same) is None
+    assert 'the charges 0, +1' in problem_of(MaceSettings(), same, none)
 
 
 def test_no_group_of_frames_means_anything_to_the_trainer(tmp_path, frames_of, make_frames):

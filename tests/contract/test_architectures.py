@@ -12,6 +12,7 @@ import pytest
 
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.architecture import Architecture, Training
+from aiida_perovmlip.compute.checkpoint import Checkpoint
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.plugin import versions_of
 from aiida_perovmlip.compute.settings import SettingsError, describe_settings, read_settings
@@ -44,9 +45,8 @@ def trained(request, tmp_path_factory, make_frames):
         seed=0,
         device='cpu',
         cores=1,
-        parent=None,
+        checkpoint=Checkpoint(folder / 'checkpoint', request.param),
         report=reports.append,
-        seconds_left=lambda: float('inf'),
     )
     result = architecture.train(training)
     assert reports

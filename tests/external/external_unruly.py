@@ -38,11 +38,15 @@ class Unruly(Architecture):
     def train(self, training: Training) -> Trained:
         """Misbehave."""
         way, steps = training.settings.way, training.settings.steps
-        curve = []
-        for step in range(1, steps + 1):
+        state = training.checkpoint.state()
+        curve = list(state.curve) if state else []
+        memory = training.folder / 'memory.json'
+        for step in range(len(curve) + 1, steps + 1):
             loss = float('nan') if way == 'diverge' else 1.0 / step
             curve.append({'step': step, 'loss': loss})
             training.report({**curve[-1], 'of': steps})
+            memory.write_text(json.dumps(step))
+            training.checkpoint.save(step, {'memory.json': memory}, curve)
             if way == 'slow':
                 time.sleep(0.2)
                 if training.seconds_left() <= 0:

@@ -9,16 +9,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 from aiida import orm
+from aiida.common.datastructures import CalcInfo
+from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
-from aiida_perovmlip.compute import registry
-from aiida_perovmlip.compute.architecture import Architecture, missing_elements
+from aiida_perovmlip.compute import checkpoint, registry
+from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, common_problem, missing_elements
 from aiida_perovmlip.compute.contract import Response, Status
 from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.tasks.train import CURVE, POTENTIAL
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
+
+FOLDERS = ('training', 'validation', 'replay', 'parent')
+"""Inputs whose files the job reads."""
 
 
 class TrainCalculation(ComputeCalculation):
@@ -51,6 +56,27 @@ class TrainCalculation(ComputeCalculation):
         spec.input('validation', valid_type=DatasetData, required=False, help='The frames to choose the best state by.')
         spec.input('parent', valid_type=PotentialData, required=False, help='The potential to start from.')
         spec.input(
+            'strategy',
+            valid_type=orm.Str,
+            required=False,
+            serializer=orm.to_aiida_type,
+            help='What to do with the parent: one of `scratch`, `naive`, `multihead`, `freeze`, `lora`, as far as the '
+            'architecture has it. If nothing is said: `scratch` without a parent, `naive` with one.',
+        )
+        spec.input(
+            'replay',
+            valid_type=DatasetData,
+            required=False,
+            help='For `multihead`: frames that keep the parent from forgetting what it knew.',
+        )
+        spec.input(
+            'restart',
+            valid_type=orm.RemoteData,
+            required=False,
+            help='The working directory of an earlier run of the same training (its output `remote_folder`); this run '
+            'goes on where its checkpoint was saved.',
+        )
+        spec.input(
             'settings',
             valid_type=orm.Dict,
             default=lambda: orm.Dict({}),
@@ -82,12 +108,25 @@ class TrainCalculation(ComputeCalculation):
         return {'architecture': registry.reference('architectures', self.inputs.architecture.value)}
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the architecture."""
-        return {self.inputs.architecture.value: self.inputs.settings.get_dict()}
+        """Return the settings of the architecture, the strategy, and whether there is an earlier run."""
+        return {
+            self.inputs.architecture.value: self.inputs.settings.get_dict(),
+            'strategy': strategy_of(self.inputs),
+            'restart': 'restart' in self.inputs,
+        }
 
     def folders(self) -> dict[str, Any]:
         """Return datasets and parent."""
-        return {name: self.inputs[name] for name in ('training', 'validation', 'parent') if name in self.inputs}
+        return {name: self.inputs[name] for name in FOLDERS if name in self.inputs}
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        """Take the checkpoint of an earlier run along."""
+        info = super().prepare_for_submission(folder)
+        if 'restart' in self.inputs:
+            earlier = self.inputs.restart
+            path = f'{earlier.get_remote_path()}/{checkpoint.FOLDER}'
+            info.remote_copy_list = [(earlier.computer.uuid, path, checkpoint.FOLDER)]
+        return info
 
     @classmethod
     def outputs_of(
@@ -113,6 +152,13 @@ class TrainMaceCalculation(TrainCalculation):
     architecture = 'mace'
 
 
+def strategy_of(inputs: Any) -> str:
+    """Return the strategy that was asked for, or that follows from what was given."""
+    if 'strategy' in inputs:
+        return str(inputs['strategy'].value)
+    return 'naive' if 'parent' in inputs else 'scratch'
+
+
 def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
     """Return a sentence where the architecture cannot be trained on these datasets."""
     training: DatasetData = inputs['training']
@@ -127,18 +173,41 @@ def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
         unseen = missing_elements(validation.elements, training.elements)
         if unseen:
             return f'the validation dataset holds {", ".join(unseen)}, which the training dataset does not.'
-    if len(fingerprints) > 1:
-        return f'the datasets mix {len(fingerprints)} levels of theory: {", ".join(sorted(fingerprints))}.'
-    if 'parent' in inputs:
-        parent: PotentialData = inputs['parent']
-        if parent.architecture != name:
-            return f'the parent is a potential of `{parent.architecture}`, not of `{name}`.'
-        unknown = missing_elements(training.elements, parent.elements)
-        if unknown:
-            return f'the parent does not know {", ".join(unknown)}; it knows {", ".join(parent.elements)}.'
+    strategy = strategy_of(inputs)
+    if len(fingerprints) > 1 and strategy != 'multihead':
+        heads = ', '.join(training.levels)
+        return (
+            f'the datasets mix {len(fingerprints)} levels of theory (heads {heads}); a potential has one, but for the '
+            'strategy `multihead`. Take one of them: `dataset.select_head(…)`.'
+        )
+    if 'restart' in inputs and 'code' in inputs and inputs['restart'].computer.uuid != inputs['code'].computer.uuid:
+        here, there = inputs['code'].computer.label, inputs['restart'].computer.label
+        return f'the earlier run lies on `{there}`, but the code is on `{here}`; a run is taken up where it was.'
+    parent: PotentialData | None = inputs.get('parent', None)
+    if parent is not None and parent.architecture != name:
+        return f'the parent is a potential of `{parent.architecture}`, not of `{name}`.'
     architecture: Architecture = registry.load('architectures', name)()
-    frames = validation.frames if validation is not None else None
-    return architecture.check(read_settings(architecture.Settings, settings), training.frames, frames)
+    plan = Plan(
+        strategy=strategy,
+        settings=read_settings(architecture.Settings, settings),
+        training=training.frames,
+        validation=validation.frames if validation is not None else None,
+        replay=inputs['replay'].frames if 'replay' in inputs else None,
+        known=None if parent is None else facts_of(parent),
+    )
+    return common_problem(architecture, plan)
+
+
+def facts_of(potential: PotentialData) -> PotentialFacts:
+    """Return what is known of a potential without opening its files."""
+    attributes = potential.base.attributes
+    return PotentialFacts(
+        elements=tuple(potential.elements),
+        cutoff=potential.cutoff,
+        heads=tuple(potential.heads),
+        dtype=attributes.get('dtype'),
+        n_parameters=attributes.get('n_parameters'),
+    )
 
 
 def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:

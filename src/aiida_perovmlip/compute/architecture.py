@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from aiida_perovmlip.compute.checkpoint import Checkpoint
+from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
 from aiida_perovmlip.compute.plugin import Plugin
@@ -44,29 +47,57 @@ class PotentialFacts:
     energies_of_atoms: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Training:
+STRATEGIES = {
+    'scratch': 'A new potential, from nothing but the training frames.',
+    'naive': 'All parameters of the parent are trained on; what it knew of other frames may be forgotten.',
+    'multihead': 'As `naive`, with a head for each level of theory and with frames that replay what the parent knew.',
+    'freeze': 'As `naive`, but the first layers of the parent stay as they are.',
+    'lora': 'The parent stays as it is; small matrices that are added to its layers are trained.',
+}
+"""What a training can do with its parent. Zero-shot is no training: the parent is evaluated as it is. Continual
+learning is several trainings, each of which has one of these strategies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be trained on what: all that can be judged before anything runs.
+
+    :param strategy: one of `STRATEGIES`.
+    :param settings: an instance of the architecture's `Settings`.
+    :param training: the frames to learn from.
+    :param validation: the frames to choose the best state by; None where there are none.
+    :param replay: the frames that keep the parent from forgetting; None where there are none.
+    :param known: what is in the parent, the energies of atoms excepted where nobody has opened it yet; None for a
+        training from scratch.
+    """
+
+    strategy: str = 'scratch'
+    settings: Any
+    training: Frames
+    validation: Frames | None = None
+    replay: Frames | None = None
+    known: PotentialFacts | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Plan):
     """All that an architecture needs to train.
 
     :param folder: where it may write; what it leaves in `folder / 'potential'` is the potential.
-    :param training: the frames to learn from.
-    :param validation: the frames to choose the best state by; None where there are none.
-    :param settings: an instance of the architecture's `Settings`.
     :param parent: folder of the potential to start from; None for training from scratch.
+    :param checkpoint: where states are saved, and where that of an earlier run is found.
     :param report: takes one step of the training curve (numbers by name) and makes it visible from outside.
     :param seconds_left: seconds until the job has to be finished; infinite without a limit.
     """
 
     folder: Path
-    training: Frames
-    validation: Frames | None
-    settings: Any
-    seed: int
-    device: str
-    cores: int
-    parent: Path | None
-    report: Callable[[dict[str, Any]], None]
-    seconds_left: Callable[[], float]
+    checkpoint: Checkpoint
+    seed: int = 0
+    device: str = 'cpu'
+    cores: int = 1
+    parent: Path | None = None
+    report: Callable[[dict[str, Any]], None] = field(default=lambda step: None)
+    seconds_left: Callable[[], float] = field(default=lambda: math.inf)
 
 
 @dataclass(frozen=True)
@@ -74,12 +105,15 @@ class Trained:
     """What a training left behind.
 
     :param curve: one entry a step: `step` and errors by name, `<training|validation>_<quantity>_<rmse|mae>`, in
-        eV/atom, eV/Å and eV/Å³, and `loss`.
+        eV/atom, eV/Å and eV/Å³, and `loss`; errors of a further head carry `__<head>` at their end. It covers all runs
+        of a training that was resumed.
     :param effective: the settings that the trainer really used, read back from what it wrote.
+    :param notes: sentences on what the user would not expect, such as elements that the potential no longer knows.
     """
 
     curve: list[dict[str, Any]]
     effective: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
 
 class Architecture(Plugin):
@@ -88,16 +122,34 @@ class Architecture(Plugin):
     opens_pickles: ClassVar[bool] = True
     """Whether reading the potential's files can run foreign code; such files are opened inside jobs alone."""
 
+    strategies: ClassVar[tuple[str, ...]] = ('scratch',)
+    """What it can do with a parent: names of `STRATEGIES`."""
+
     protocols: ClassVar[dict[str, dict[str, Any]]] = {'fast': {}}
     """Settings by name of protocol."""
 
-    def check(self, settings: Any, training: Frames, validation: Frames | None) -> str | None:
-        """Return a sentence where these settings cannot work with these frames, before anything runs."""
+    def check(self, plan: Plan) -> str | None:
+        """Return a sentence where this plan cannot work, before anything runs."""
+        return None
+
+    def smaller_batch(self, settings: Any) -> dict[str, Any] | None:
+        """Return the settings to change where memory ran out, as far as possible without another result.
+
+        None where there is nothing smaller.
+        """
+        return None
+
+    def lower_rate(self, settings: Any) -> dict[str, Any] | None:
+        """Return the settings to change where the training diverged; None where the rate cannot be lowered."""
         return None
 
     @abstractmethod
     def train(self, training: Training) -> Trained:
-        """Train a potential and leave its files in `training.folder / 'potential'`."""
+        """Train a potential and leave its files in `training.folder / 'potential'`.
+
+        It saves states to `training.checkpoint` as it goes, starts from the state that it finds there, and raises
+        `JobError(Status.OUT_OF_WALLTIME, …)` where `seconds_left` runs out before the end.
+        """
 
     @abstractmethod
     def facts(self, potential: Path) -> PotentialFacts:
@@ -121,6 +173,32 @@ class Architecture(Plugin):
                 forces=np.array(calculator.results['forces'], dtype=float),
                 stress=np.array(calculator.results['stress'], dtype=float) if frame.has_volume else None,
             )
+
+    def descriptors(self, potential: Path, frames: Iterable[Frame], device: str = 'cpu') -> Iterator[Array]:
+        """Yield what the potential sees of the atoms of each frame, (n_atoms, n); for choosing and mapping frames."""
+        raise JobError(Status.BAD_INPUT, f'{self.name} gives no descriptors.')
+
+
+def common_problem(architecture: Architecture, plan: Plan) -> str | None:
+    """Return a sentence where a plan cannot work with any architecture, or not with this one."""
+    name, known = architecture.name, plan.known
+    if plan.strategy not in STRATEGIES:
+        return f'there is no strategy `{plan.strategy}`; there are {", ".join(STRATEGIES)}.'
+    if plan.strategy not in architecture.strategies:
+        return f'{name} has no strategy `{plan.strategy}`; it has {", ".join(architecture.strategies)}.'
+    if (known is None) != (plan.strategy == 'scratch'):
+        which = 'needs a `parent`' if known is None else 'has no use for a `parent`'
+        return f'the strategy `{plan.strategy}` {which}.'
+    if (plan.replay is not None) and plan.strategy != 'multihead':
+        return f'the strategy `{plan.strategy}` replays nothing: leave `replay` out, or take the strategy `multihead`.'
+    if not len(plan.training):
+        return 'the training dataset is empty.'
+    if plan.validation is not None and not len(plan.validation):
+        return 'the validation dataset is empty; choose another split, or leave it out where the architecture allows.'
+    unknown = missing_elements(plan.training.elements(), known.elements) if known is not None else []
+    if unknown and known is not None:
+        return f'the parent does not know {", ".join(unknown)}; it knows {", ".join(known.elements)}.'
+    return architecture.check(plan)
 
 
 def missing_elements(wanted: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from ase.data import chemical_symbols
 
-from aiida_perovmlip.compute.frame import CATEGORIES, DTYPES, Array, Frame, FrameError
+from aiida_perovmlip.compute.frame import CATEGORIES, DEFAULTS, DTYPES, Array, Frame, FrameError
 from aiida_perovmlip.compute.shard import MAXIMUM_FRAMES, Columns, Shard, digests, join, write_array
 
 MANIFEST = 'frames.json'
@@ -113,6 +114,28 @@ class Frames:
         """Yield the digest of what a labeller is given of each frame; labels are not read."""
         for chunk in self.chunks(STRUCTURE):
             yield from (digest.tobytes() for digest in digests(chunk, labels=False))
+
+    def elements(self) -> tuple[str, ...]:
+        """Return the chemical symbols of all atoms, in alphabetical order."""
+        present: set[int] = set()
+        for chunk in self.chunks(('numbers',)):
+            present |= set(np.unique(chunk.columns['numbers']).tolist())
+        return tuple(sorted(chemical_symbols[number] for number in present))
+
+    def has(self, label: str) -> bool:
+        """Whether any frame has this label."""
+        chunks = (chunk.columns for chunk in self.chunks((label,)))
+        return any(label in columns and bool(np.isfinite(columns[label]).any()) for columns in chunks)
+
+    def categories(self, name: str) -> dict[str, int]:
+        """Return the number of frames by the text of a category: `group`, `trajectory`, `head` or `source`."""
+        counts: dict[str, int] = {}
+        for chunk in self.chunks((name,)):
+            texts = chunk.names.get(name, (DEFAULTS[name],))
+            codes = chunk.columns.get(name, np.zeros(len(chunk), np.int32))
+            for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
+                counts[texts[code]] = counts.get(texts[code], 0) + int(count)
+        return dict(sorted(counts.items()))
 
     def __getitem__(self, index: int) -> Frame:
         if not -len(self) <= index < len(self):

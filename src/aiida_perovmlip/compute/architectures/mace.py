@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training
+from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, Trained, Training
 from aiida_perovmlip.compute.children import start_child
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.extxyz import write_extxyz
@@ -82,6 +82,7 @@ class Mace(Architecture):
     name: ClassVar[str] = 'mace'
     summary: ClassVar[str] = 'Equivariant message passing with high body order'
     requirements: ClassVar[tuple[str, ...]] = ('torch', 'mace-torch')
+    strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     protocols: ClassVar[dict[str, dict[str, Any]]] = {
         'fast': {},
         'balanced': {
@@ -106,13 +107,14 @@ class Mace(Architecture):
             raise JobError(Status.BAD_INPUT, 'The device `cuda` was asked for, but torch sees none on this machine.')
         return 'cpu'
 
-    def check(self, settings: MaceSettings, training: Frames, validation: Frames | None) -> str | None:
+    def check(self, plan: Plan) -> str | None:
         """Refuse what mace-torch would crash on, or worse, would not."""
-        if validation is None or not len(validation):
+        settings, training, validation = plan.settings, plan.training, plan.validation
+        if validation is None:
             return 'MACE chooses the best epoch by the errors on a validation set; give one, for example by a split.'
         if settings.batch_size > len(training):
             return f'`batch_size` is {settings.batch_size}, but there are only {len(training)} training frames.'
-        if settings.stress_weight and not _has_stress(training):
+        if settings.stress_weight and not training.has('stress'):
             return f'`stress_weight` is {settings.stress_weight:g}, but no training frame has a stress; leave it out.'
         return _problem_of_energies(settings.atomic_energies, training) or _problem_of_charges(training, validation)
 
@@ -123,8 +125,8 @@ class Mace(Architecture):
         others, so that shear counts twice; that of an evaluation is over six.
         """
         known = self.facts(training.parent).elements if training.parent is not None else None
-        way = _way(training.settings.atomic_energies, known, _elements(training.training))
-        has_stress = {name: _has_stress(frames) for name, frames in _sets(training).items()}
+        way = _way(training.settings.atomic_energies, known, set(training.training.elements()))
+        has_stress = {name: frames.has('stress') for name, frames in _sets(training).items()}
         for name, frames in _sets(training).items():
             _write(frames, training.folder / name)
         arguments = _arguments(training, way, *has_stress.values())
@@ -223,25 +225,11 @@ def _write(frames: Frames, path: Path) -> None:
         write_extxyz((replace(frame, group='frames') for frame in frames), handle, 'mace')
 
 
-def _has_stress(frames: Frames) -> bool:
-    """Whether any frame has a stress."""
-    chunks = (chunk.columns for chunk in frames.chunks(('stress',)))
-    return any('stress' in columns and bool(np.isfinite(columns['stress']).any()) for columns in chunks)
-
-
-def _elements(frames: Frames) -> set[str]:
-    """Return the symbols of all elements."""
-    from ase.data import chemical_symbols
-
-    numbers = {number for chunk in frames.chunks(('numbers',)) for number in np.unique(chunk.columns['numbers'])}
-    return {chemical_symbols[number] for number in numbers}
-
-
 def _problem_of_energies(given: str | dict[str, float] | None, training: Frames) -> str | None:
     """Return a sentence where energies of isolated atoms are missing or cannot be understood."""
     if isinstance(given, str) and given not in WAYS:
         return f'`atomic_energies` is {given!r}, but has to be one of {", ".join(WAYS)}, or an energy for each symbol.'
-    missing = sorted(_elements(training) - set(given)) if isinstance(given, dict) else []
+    missing = sorted(set(training.elements()) - set(given)) if isinstance(given, dict) else []
     return f'`atomic_energies` has no {", ".join(missing)}, which the training frames hold.' if missing else None
 
 

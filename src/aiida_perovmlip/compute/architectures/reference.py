@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 from ase.neighborlist import neighbor_list
 
 from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Prediction, Trained, Training
@@ -27,6 +27,9 @@ from aiida_perovmlip.compute.frames import Frames
 from aiida_perovmlip.compute.settings import option
 
 FILENAME = 'reference.json'
+SUMS = 'sums.npz'
+SAVE_EVERY = 1000
+"""Frames between two states of the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +50,46 @@ class Reference(Architecture):
     name: ClassVar[str] = 'reference'
     summary: ClassVar[str] = 'Linear pair potential in numpy, for tests and as an example'
     opens_pickles: ClassVar[bool] = False
+    strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     Settings = ReferenceSettings
 
     def train(self, training: Training) -> Trained:
-        """Solve the normal equations, which are summed frame by frame."""
+        """Solve the normal equations, which are summed frame by frame; with a parent, look near its parameters."""
         settings = training.settings
-        basis = Basis(_elements(training.training), settings.cutoff, settings.basis_size)
-        offsets = _atomic_energies(training.training, basis.elements)
-        normal = _NormalEquations(len(basis))
-        for index, frame in enumerate(training.training, 1):
-            normal.add(basis, frame, offsets, settings)
-            if training.seconds_left() <= 0:
-                raise JobError(Status.OUT_OF_WALLTIME, f'The wall time ran out after {index} frames.')
-        weights = normal.solve(settings.ridge)
-        weights[: len(basis.elements)] += offsets
-        content = {**asdict(settings), 'elements': list(basis.elements), 'weights': weights.tolist()}
+        if training.parent is None:
+            basis = Basis(_elements(training.training), settings.cutoff, settings.basis_size)
+            centre = np.zeros(len(basis))
+            centre[: len(basis.elements)] = _atomic_energies(training.training, basis.elements)
+        else:
+            basis, centre = _read(training.parent)
+        normal = self._sum(training, basis, centre)
+        weights = centre + normal.solve(settings.ridge)
+        done = {**asdict(settings), 'cutoff': basis.cutoff, 'basis_size': basis.size}
+        content = {**done, 'elements': list(basis.elements), 'weights': weights.tolist()}
         (training.folder / 'potential' / FILENAME).write_text(json.dumps(content))
         step: dict[str, Any] = {'step': 1, **_errors('training', basis, weights, training.training)}
         if training.validation is not None:
             step |= _errors('validation', basis, weights, training.validation)
         training.report(step)
-        return Trained([step], asdict(settings))
+        return Trained([step], done)
+
+    def _sum(self, training: Training, basis: Basis, centre: Array) -> _NormalEquations:
+        """Return the normal equations of what the centre does not explain, from where an earlier run stopped."""
+        state = training.checkpoint.state()
+        normal = _NormalEquations(len(basis))
+        if state is not None:
+            normal.read(state.file(SUMS))
+        done = state.step if state is not None else 0
+        rest = training.training.take(np.arange(done, len(training.training)))
+        for index, frame in enumerate(rest, done + 1):
+            normal.add(basis, frame, centre, training.settings)
+            if training.seconds_left() <= 0 or index % SAVE_EVERY == 0:
+                path = training.folder / SUMS
+                normal.write(path)
+                training.checkpoint.save(index, {SUMS: path}, [])
+            if training.seconds_left() <= 0:
+                raise JobError(Status.OUT_OF_WALLTIME, f'The wall time ran out after {index} frames.')
+        return normal
 
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the JSON file."""
@@ -82,9 +104,7 @@ class Reference(Architecture):
 
     def calculator(self, potential: Path, device: str = 'cpu', head: str | None = None) -> Any:
         """Return a calculator."""
-        content = json.loads((Path(potential) / FILENAME).read_text())
-        basis = Basis(tuple(content['elements']), content['cutoff'], content['basis_size'])
-        return PairCalculator(basis, np.array(content['weights']))
+        return PairCalculator(*_read(Path(potential)))
 
     def self_test(self) -> str:
         """Compare a force with the slope of the energy."""
@@ -169,20 +189,28 @@ class _NormalEquations:
     def __init__(self, size: int) -> None:
         self.matrix, self.right = np.zeros((size, size)), np.zeros(size)
 
-    def add(self, basis: Basis, frame: Frame, offsets: Array, settings: ReferenceSettings) -> None:
+    def add(self, basis: Basis, frame: Frame, centre: Array, settings: ReferenceSettings) -> None:
         """Add the rows of one frame."""
         energy, forces, virial = basis.design(frame)
         if frame.energy is not None:
-            shifted = frame.energy - energy[: len(offsets)] @ offsets
-            self._rows(energy[None] / len(frame), np.array([shifted / len(frame)]), settings.energy_weight)
+            self._rows(energy[None], np.array([frame.energy]), centre, settings.energy_weight / len(frame) ** 2)
         if frame.forces is not None:
-            self._rows(forces.reshape(-1, len(basis)), frame.forces.reshape(-1), settings.forces_weight)
+            self._rows(forces.reshape(-1, len(basis)), frame.forces.reshape(-1), centre, settings.forces_weight)
         if frame.stress is not None:
-            self._rows(virial / abs(np.linalg.det(frame.cell)), frame.stress, settings.stress_weight)
+            self._rows(virial / abs(np.linalg.det(frame.cell)), frame.stress, centre, settings.stress_weight)
 
-    def _rows(self, rows: Array, values: Array, weight: float) -> None:
+    def _rows(self, rows: Array, values: Array, centre: Array, weight: float) -> None:
         self.matrix += weight * rows.T @ rows
-        self.right += weight * rows.T @ values
+        self.right += weight * rows.T @ (values - rows @ centre)
+
+    def write(self, path: Path) -> None:
+        """Write both."""
+        np.savez(path, matrix=self.matrix, right=self.right)
+
+    def read(self, path: Path) -> None:
+        """Take both from a file."""
+        with np.load(path, allow_pickle=False) as archive:
+            self.matrix, self.right = archive['matrix'], archive['right']
 
     def solve(self, ridge: float) -> Array:
         """Return the parameters of the best fit."""
@@ -192,12 +220,16 @@ class _NormalEquations:
         return solution
 
 
+def _read(potential: Path) -> tuple[Basis, Array]:
+    """Return what is in the file of a potential."""
+    content = json.loads((potential / FILENAME).read_text())
+    basis = Basis(tuple(content['elements']), content['cutoff'], content['basis_size'])
+    return basis, np.array(content['weights'])
+
+
 def _elements(frames: Frames) -> tuple[str, ...]:
     """Return the elements of all frames in order of atomic number."""
-    present: set[int] = set()
-    for chunk in frames.chunks(('numbers',)):
-        present |= set(np.unique(chunk.columns['numbers']).tolist())
-    return tuple(chemical_symbols[number] for number in sorted(present))
+    return tuple(sorted(frames.elements(), key=atomic_numbers.__getitem__))
 
 
 def _atomic_energies(frames: Frames, elements: tuple[str, ...]) -> Array:

@@ -84,12 +84,7 @@ def choose_head(facts: PotentialFacts, wanted: str | None) -> str:
 
 def refuse_unknown_elements(facts: PotentialFacts, frames: Frames) -> None:
     """Raise where the frames hold elements that the potential does not know."""
-    from ase.data import chemical_symbols
-
-    present: set[int] = set()
-    for chunk in frames.chunks(('numbers',)):
-        present |= set(np.unique(chunk.columns['numbers']).tolist())
-    unknown = missing_elements([chemical_symbols[number] for number in present], facts.elements)
+    unknown = missing_elements(frames.elements(), facts.elements)
     if unknown:
         raise JobError(
             Status.BAD_INPUT,

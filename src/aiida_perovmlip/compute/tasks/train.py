@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training
+from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training, common_problem
+from aiida_perovmlip.compute.checkpoint import FOLDER, Checkpoint
 from aiida_perovmlip.compute.contract import JobError, Status, name_non_finite
+from aiida_perovmlip.compute.frames import sha256_of
 from aiida_perovmlip.compute.task import Job, Task
 from aiida_perovmlip.compute.tasks.evaluate import refuse_unknown_elements
 
@@ -18,47 +21,60 @@ CURVE = 'curve.json'
 
 
 class Train(Task):
-    """Train on the input `training`, choose by `validation`, start from `parent` where it is given."""
+    """Train on `training`, choose by `validation`, start from `parent`, rehearse `replay`: each where it is given.
+
+    Where a checkpoint of an earlier run of the same training lies in the folder, the training goes on from there.
+    """
 
     def run(self, job: Job) -> dict[str, Any]:
         """Leave the potential in its folder; return its facts, the effective settings and the end of the curve."""
         architecture: Architecture = job.plugin('architecture')
         training = self._prepare(job, architecture)
-        trained = architecture.train(training)
-        curve = [name_non_finite(step) for step in trained.curve]
-        (job.folder / CURVE).write_text(json.dumps(curve))
+        resumed, notes = self._resumed(job, training)
+        try:
+            trained = architecture.train(training)
+        except JobError as error:
+            _keep_curve(job, training, error)
+            raise
+        curve = _write_curve(job, trained.curve)
         facts = self._reopen(job, architecture, training)
         refuse_divergence(trained)
         said = job.request.settings.get(architecture.name, {})
         refuse_ignored_settings(
             asdict(training.settings), said, trained.effective, has_parent=training.parent is not None
         )
+        training.checkpoint.finish()
+        dropped = sorted(set(training.known.elements) - set(facts.elements)) if training.known else []
+        if dropped:
+            notes.append(f'The parent knew {", ".join(dropped)}, which the potential no longer does.')
         return {
             'facts': asdict(facts),
+            'strategy': training.strategy,
             'settings': asdict(training.settings),
             'effective': trained.effective,
+            'resumed_from_step': resumed,
+            'dropped_elements': dropped,
+            'notes': [*notes, *trained.notes],
             'n_steps': len(curve),
             'last': curve[-1] if curve else {},
         }
 
     def _prepare(self, job: Job, architecture: Architecture) -> Training:
         """Return what the architecture needs, or refuse it before anything runs."""
-        frames, validation = job.frames('training'), job.frames('validation')
+        frames = job.frames('training')
         if frames is None:
             raise JobError(Status.BAD_INPUT, 'There are no frames to train on.')
-        settings = job.settings_of(architecture)
-        problem = architecture.check(settings, frames, validation)
-        if problem:
-            raise JobError(Status.BAD_INPUT, problem)
         parent = job.path('parent')
-        if parent is not None:
-            refuse_unknown_elements(architecture.facts(parent), frames)
-        (job.folder / POTENTIAL).mkdir(exist_ok=True)
-        return Training(
-            folder=job.folder,
+        strategy = job.request.settings.get('strategy') or ('scratch' if parent is None else 'naive')
+        training = Training(
+            strategy=strategy,
+            settings=job.settings_of(architecture),
             training=frames,
-            validation=validation,
-            settings=settings,
+            validation=job.frames('validation'),
+            replay=job.frames('replay'),
+            known=None if parent is None else architecture.facts(parent),
+            folder=job.folder,
+            checkpoint=Checkpoint(job.folder / FOLDER, _identity(job, architecture, strategy)),
             seed=job.request.seed,
             device=architecture.device(job.request.device),
             cores=job.request.cores,
@@ -66,6 +82,33 @@ class Train(Task):
             report=lambda state: job.progress(what='training', **state),
             seconds_left=job.seconds_left,
         )
+        problem = common_problem(architecture, training)
+        if problem:
+            raise JobError(Status.BAD_INPUT, problem)
+        (job.folder / POTENTIAL).mkdir(exist_ok=True)
+        return training
+
+    def _resumed(self, job: Job, training: Training) -> tuple[int | None, list[str]]:
+        """Return the step from which an earlier run is taken up, and what is to be said of its checkpoint."""
+        state, notes = training.checkpoint.state(), []
+        if training.checkpoint.damaged:
+            notes.append(
+                f'Damaged states of the checkpoint were passed over: {"; ".join(training.checkpoint.damaged)}.'
+            )
+        if not job.request.settings.get('restart'):
+            return (None, notes) if state is None else (state.step, notes)
+        if training.checkpoint.finished:
+            raise JobError(
+                Status.BAD_INPUT,
+                'The earlier run had reached its end: there is nothing to take up. Training it on would spoil its '
+                'result; start a new training with its potential as parent.',
+            )
+        if state is None:
+            notes.append('The earlier run had left no state that could be used; the training began anew.')
+            return None, notes
+        for step in state.curve:
+            job.progress(what='training', **step)
+        return state.step, notes
 
     def _reopen(self, job: Job, architecture: Architecture, training: Training) -> PotentialFacts:
         """Read the facts of the potential from its files; it has to know all that it was trained on."""
@@ -77,6 +120,32 @@ class Train(Task):
         if not facts.n_parameters:
             raise JobError(Status.FAILED, f'The potential has {facts.n_parameters} parameters.')
         return facts
+
+
+def _identity(job: Job, architecture: Architecture, strategy: str) -> str:
+    """Return what an earlier run must have in common with this one; settings may differ, as after a repair."""
+    parts = [architecture.name, strategy, str(job.request.seed)]
+    for name in ('training', 'validation', 'replay', 'parent'):
+        folder = job.path(name)
+        files = sorted(path for path in folder.rglob('*') if path.is_file()) if folder else []
+        parts += [f'{name}/{path.relative_to(folder)} {sha256_of(path)}' for path in files if folder]
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
+
+
+def _write_curve(job: Job, curve: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write the training curve; return it with numbers that JSON can hold."""
+    steps = [name_non_finite(step) for step in curve]
+    (job.folder / CURVE).write_text(json.dumps(steps))
+    return steps
+
+
+def _keep_curve(job: Job, training: Training, error: JobError) -> None:
+    """Keep what a training that failed has learned of itself: its curve, and the step from which it can go on."""
+    state = training.checkpoint.state()
+    curve = error.results.pop('curve', None) or (state.curve if state else [])
+    if curve:
+        _write_curve(job, curve)
+    error.results |= {'n_steps': len(curve), 'checkpoint_step': state.step if state else None}
 
 
 def refuse_divergence(trained: Trained) -> None:
