@@ -1,0 +1,98 @@
+"""A trainer in a process of its own: started, followed, and ended where the time runs out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiida_perovmlip.compute.architecture import Training
+from aiida_perovmlip.compute.children import start_child
+from aiida_perovmlip.compute.contract import JobError, Status
+
+LOG = 'trainer.log'
+POLL = 0.2
+"""Seconds between two looks at what a trainer has written."""
+
+PATIENCE = 20.0
+"""Seconds that a trainer which was asked to end may take."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a trainer ended.
+
+    :param code: its exit status; minus the number of the signal that killed it.
+    :param out_of_time: whether it was stopped because the time ran out.
+    """
+
+    code: int
+    out_of_time: bool
+
+
+def follow(command: list[str], training: Training, look: Callable[[], None]) -> End:
+    """Run a trainer in the folder of the training until it ends or the time runs out.
+
+    :param look: is called every now and then, and once after its end; it may raise.
+    """
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(training.cores), 'PYTHONPATH': _python_path()}
+    with (training.folder / LOG).open('w') as log:
+        process = start_child(command, training.folder, log, environment)
+        try:
+            while process.poll() is None and training.seconds_left() > 0:
+                time.sleep(POLL)
+                look()
+        finally:
+            was_running = process.poll() is None
+            _end(process)
+    look()
+    # A scheduler may signal the trainer too, which then ends before it is asked.
+    return End(process.returncode, was_running or (process.returncode != 0 and training.seconds_left() <= 0))
+
+
+def _python_path() -> str:
+    """Return where our modules are found: beside the job's own, or where this one came from."""
+    here = str(Path(__file__).resolve().parents[3])
+    return os.pathsep.join(filter(None, (here, os.environ.get('PYTHONPATH'))))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a program to end, and make it end where it does not."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def failure(training: Training, code: int, curve: list[dict[str, Any]], smaller: str) -> JobError:
+    """Return what went wrong when a trainer failed.
+
+    :param smaller: the setting that takes less memory where it is smaller.
+    """
+    log = (training.folder / LOG).read_text(errors='replace')
+    results = {'curve': curve}
+    reached = f'after step {curve[-1]["step"]}' if curve else 'before its first report'
+    if code < 0 and 'out of memory' not in log.lower():
+        name = signal.Signals(-code).name
+        hint = ' It may have used more memory than the machine has.' if name == 'SIGKILL' else ''
+        return JobError(Status.FAILED, f'The trainer was killed by {name} {reached}.{hint}', results)
+    if 'out of memory' in log.lower() or "can't allocate memory" in log or 'MemoryError' in log:
+        return JobError(Status.OUT_OF_MEMORY, f'The trainer ran out of memory {reached}; lower `{smaller}`.', results)
+    return JobError(
+        Status.FAILED, f'The trainer failed with exit status {code} {reached}. {last_lines(training.folder)}', results
+    )
+
+
+def last_lines(folder: Path, count: int = 5) -> str:
+    """Return the end of the trainer's log."""
+    lines = [line.strip() for line in (folder / LOG).read_text(errors='replace').splitlines() if line.strip()]
+    return 'The log ends: ' + ' | '.join(lines[-count:])
