@@ -1,0 +1,424 @@
+"""Allegro: strictly local equivariant networks, trained by the command line of nequip."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, Prediction, Trained, Training
+from aiida_perovmlip.compute.architectures.allegro import trainer
+from aiida_perovmlip.compute.architectures.allegro.config import (
+    CONFIG,
+    NETWORK,
+    PARENT,
+    TRAINING,
+    VALIDATION,
+    WAYS,
+    AllegroSettings,
+    configuration,
+    effective_settings,
+    network_of_parent,
+    new_network,
+)
+from aiida_perovmlip.compute.architectures.allegro.package import (
+    FILENAME,
+    batches,
+    info_of,
+    network_settings,
+    open_package,
+    predict_batch,
+    shifts_of,
+    write_plain_archive,
+)
+from aiida_perovmlip.compute.checkpoint import State
+from aiida_perovmlip.compute.children import start_child
+from aiida_perovmlip.compute.contract import JobError, Status
+from aiida_perovmlip.compute.extxyz import write_extxyz
+from aiida_perovmlip.compute.frame import Frame
+from aiida_perovmlip.compute.frames import Frames
+
+WORKSHOP = 'package'
+SLOWEST_RATE = 1e-6
+Target = Literal['ase', 'batch', 'pair_allegro']
+"""What a compiled potential is for: ASE, batches of structures (torch-sim), or the pair style of LAMMPS."""
+
+
+class Allegro(Architecture):
+    """Allegro by nequip and nequip-allegro."""
+
+    name: ClassVar[str] = 'allegro'
+    summary: ClassVar[str] = 'Strictly local equivariant network, made for large cells and many GPUs'
+    requirements: ClassVar[tuple[str, ...]] = ('torch', 'nequip', 'nequip-allegro')
+    strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
+    records: ClassVar[tuple[str, ...]] = (CONFIG,)
+    protocols: ClassVar[dict[str, dict[str, Any]]] = {
+        'fast': {},
+        'balanced': {
+            'num_layers': 2,
+            'num_scalar_features': 64,
+            'num_tensor_features': 32,
+            'scalar_embed_mlp_hidden_layers_width': 128,
+            'allegro_mlp_hidden_layers_width': 128,
+            'learning_rate': 0.005,
+            'epochs': 200,
+        },
+        'paper': {
+            'r_max': 6.5,
+            'bessel_trainable': True,
+            'num_layers': 2,
+            'num_tensor_features': 32,
+            'l_max': 2,
+            'parity': True,
+            'num_scalar_features': 1024,
+            'scalar_embed_mlp_hidden_layers_depth': 3,
+            'scalar_embed_mlp_hidden_layers_width': 512,
+            'allegro_mlp_hidden_layers_depth': 2,
+            'allegro_mlp_hidden_layers_width': 1024,
+            'readout_mlp_hidden_layers_depth': 1,
+            'readout_mlp_hidden_layers_width': 128,
+            'readout_mlp_nonlinearity': 'none',
+            'batch_size': 5,
+            'learning_rate': 0.001,
+            'lr_schedule': 'constant',
+            'betas': [0.9, 0.99],
+            'energy_weight': 1.0,
+            'forces_weight': 1.0,
+            'stress_weight': None,
+            'ema_decay': 0.0,
+            'epochs': 970,
+        },
+    }
+    """`paper` is the network of the study of ion migration in MAPbI3 (potential of the charged defects), as far as
+    nequip-allegro 0.8 can build it: its two-body network has layers of one width, so that 128, 256 and 512 became three
+    times 512 (before the 1024 features that follow in both)."""
+
+    shape: ClassVar[tuple[str, ...]] = NETWORK
+    Settings = AllegroSettings
+
+    def device(self, wanted: str) -> str:
+        """Return `cuda` where it is wanted, or for `auto` where there is one."""
+        if wanted == 'cpu':
+            return 'cpu'
+        import torch
+
+        if torch.cuda.is_available():
+            return 'cuda'
+        if wanted == 'cuda':
+            raise JobError(Status.BAD_INPUT, 'The device `cuda` was asked for, but torch sees none on this machine.')
+        return 'cpu'
+
+    def check(self, plan: Plan) -> str | None:
+        """Refuse what nequip would crash on, or worse, would not."""
+        settings, training, validation = plan.settings, plan.training, plan.validation
+        if validation is None:
+            return 'Allegro chooses the best epoch by the errors on a validation set; give one, for example by a split.'
+        if settings.batch_size > len(training):
+            return f'`batch_size` is {settings.batch_size}, but there are only {len(training)} training frames.'
+        if settings.stress_weight and not training.has('stress'):
+            return f'`stress_weight` is {settings.stress_weight:g}, but no training frame has a stress; leave it out.'
+        if not settings.energy_weight + settings.forces_weight > 0:
+            return 'one of `energy_weight` and `forces_weight` has to be positive.'
+        if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
+            return f'`betas` is {settings.betas}, but has to be two numbers from 0 to below 1.'
+        return (
+            _problem_of_labels(training, validation)
+            or _problem_of_energies(settings.atomic_energies, training, has_parent=plan.known is not None)
+            or _problem_of_charges(training, validation)
+        )
+
+    def smaller_batch(self, settings: AllegroSettings) -> dict[str, Any] | None:
+        """Compute fewer frames at once, and sum over as many batches as give the same frames for one step."""
+        frames = settings.batch_size * settings.accumulate
+        sizes = [size for size in range(1, settings.batch_size // 2 + 1) if frames % size == 0]
+        return {'batch_size': sizes[-1], 'accumulate': frames // sizes[-1]} if sizes else None
+
+    def lower_rate(self, settings: AllegroSettings) -> dict[str, Any] | None:
+        """Halve the learning rate."""
+        rate = settings.learning_rate / 2
+        return {'learning_rate': rate} if rate >= SLOWEST_RATE else None
+
+    def train(self, training: Training) -> Trained:
+        """Run the trainer, follow its curve, package its best network, and reopen what it wrote."""
+        settings: AllegroSettings = training.settings
+        state = training.checkpoint.state()
+        trainer.refuse_other_settings(state, settings)
+        energies = self._energies(training)
+        assert training.validation is not None
+        for name, frames in ((TRAINING, training.training), (VALIDATION, training.validation)):
+            _write(frames, training.folder / name, with_stress=frames.has('stress'))
+        if training.parent is not None:
+            shutil.copyfile(training.parent / FILENAME, training.folder / PARENT)
+        if state is not None and state.step >= settings.epochs:
+            result = trainer.Result.of(state)
+        else:
+            result = trainer.train(training, _configuration(training, energies, state), state)
+        assert result.state is not None
+        assert result.best is not None
+        self._package(training, result.best)
+        effective = effective_settings(info_of(result.state)) | _effective_network(training, energies)
+        return Trained(result.curve, effective | {'epochs': _epochs(result, effective)}, _notes(result, settings))
+
+    def _energies(self, training: Training) -> dict[str, float]:
+        """Return the energies in eV that atoms alone are to have, of all elements that the potential will know."""
+        given = training.settings.atomic_energies
+        if training.parent is None:
+            if isinstance(given, dict):
+                return {symbol: given[symbol] for symbol in training.training.elements()}
+            return least_squares((frame, _energy(frame)) for frame in training.training)
+        before = self.facts(training.parent).energies_of_atoms['default']
+        if isinstance(given, dict):
+            return {symbol: given.get(symbol, energy) for symbol, energy in before.items()}
+        if given != 'estimated':
+            return before
+        wrong = self._errors(training.parent, training.training, training.device)
+        changes = least_squares(wrong)
+        return {symbol: energy + changes.get(symbol, 0.0) for symbol, energy in before.items()}
+
+    def _errors(self, potential: Path, frames: Frames, device: str) -> Iterator[tuple[Frame, float]]:
+        """Yield each frame and what a potential's energy of it lacks, in eV."""
+        for frame, prediction in zip(frames, self.predict(potential, frames, device), strict=True):
+            yield frame, _energy(frame) - prediction.energy
+
+    def _package(self, training: Training, best: Path) -> None:
+        """Write the potential: the network with the averaged parameters, its source, and one frame as an example."""
+        workshop = training.folder / WORKSHOP
+        shutil.rmtree(workshop, ignore_errors=True)
+        workshop.mkdir()
+        for name in (TRAINING, VALIDATION, PARENT):  # the checkpoint names them relative to the working directory
+            if (training.folder / name).exists():
+                (workshop / name).symlink_to(Path('..') / name)
+        shutil.copyfile(best, workshop / best.name)
+        command = [sys.executable, '-m', 'nequip.scripts.package', 'build', best.name, FILENAME]
+        trainer.run_to_end(training, command, workshop, 'packaging the network')
+        write_plain_archive(workshop / FILENAME, training.folder / 'potential' / FILENAME)
+
+    def facts(self, potential: Path) -> PotentialFacts:
+        """Read the facts from the package itself; an atom by itself has the energy that its type is shifted by."""
+        network, types, r_max = open_package(potential)
+        parameters = list(network.parameters())
+        numbers = [*parameters, *network.buffers()]
+        bad = sum(int((~tensor.isfinite()).sum()) for tensor in numbers if tensor.is_floating_point())
+        if bad:
+            raise JobError(Status.DIVERGED, f'{bad} parameters of the potential are not finite numbers.')
+        return PotentialFacts(
+            elements=tuple(sorted(types)),
+            cutoff=r_max,
+            dtype=network.metadata['model_dtype'],
+            n_parameters=sum(parameter.numel() for parameter in parameters),
+            energies_of_atoms={'default': shifts_of(network)},
+        )
+
+    def calculator(
+        self, potential: Path, device: str = 'cpu', head: str | None = None, compiled: Path | None = None
+    ) -> Any:
+        """Return nequip's calculator.
+
+        :param compiled: what `compile` made for the target `ase` on this machine; it is used instead of the package.
+        """
+        from nequip.integrations.ase import NequIPCalculator
+
+        if compiled is not None:
+            return NequIPCalculator.from_compiled_model(
+                str(compiled), device=device, chemical_species_to_atom_type_map=True
+            )
+        return NequIPCalculator._from_saved_model(
+            str(Path(potential) / FILENAME), device=device, chemical_species_to_atom_type_map=True
+        )
+
+    def predict(
+        self, potential: Path, frames: Iterable[Frame], device: str = 'cpu', head: str | None = None
+    ) -> Iterator[Prediction]:
+        """Predict several frames at once."""
+        calculator = self.calculator(potential, device, head)
+        for batch in batches(frames):
+            yield from predict_batch(calculator, batch)
+
+    def compile(self, potential: Path, target: Target, device: str, folder: Path) -> Path:
+        """Compile a potential for a target and return the file, which runs on this kind of machine with this torch.
+
+        Takes a minute or two and needs a C++ compiler; `pair_style allegro` of LAMMPS takes what is made for
+        `pair_allegro`.
+        """
+        if target not in get_args(Target):
+            raise JobError(Status.BAD_INPUT, f'There is no target `{target}`; there are {", ".join(get_args(Target))}.')
+        output = folder / f'allegro-{target}.nequip.pt2'
+        command = [sys.executable, '-m', 'nequip.scripts.compile', str(Path(potential).absolute() / FILENAME)]
+        command += [str(output.absolute()), '--mode', 'aotinductor', '--device', device, '--target', target]
+        with (folder / trainer.LOG).open('a') as log:
+            code = start_child(command, folder, log, dict(os.environ)).wait()
+        if code or not output.is_file():
+            raise JobError(
+                Status.FAILED,
+                f'nequip could not compile the potential (exit {code}). {trainer.last_lines(folder)} Is there a C++ '
+                'compiler on this machine?',
+            )
+        return output
+
+    def self_test(self) -> str:
+        """Multiply two matrices on the device and import the trainer."""
+        import allegro.model  # noqa: F401
+        import nequip.scripts.train  # noqa: F401
+        import torch
+
+        device = self.device('auto')
+        one = torch.eye(64, device=device) @ torch.eye(64, device=device)
+        if float(one.sum()) != 64.0:
+            raise ArithmeticError(f'the product of two unit matrices on {device} is wrong.')
+        where = torch.cuda.get_device_name(0) if device == 'cuda' else f'{torch.get_num_threads()} threads'
+        return f'torch {torch.__version__} works on {device} ({where})'
+
+
+# ---------------------------------------------------------------------- what is asked and what was done
+
+
+def _configuration(training: Training, energies: dict[str, float], state: State | None) -> dict[str, Any]:
+    """Return the configuration of nequip.
+
+    :param energies: energies in eV that atoms alone are to have.
+    """
+    settings: AllegroSettings = training.settings
+    if training.parent is None:
+        types, r_max = list(training.training.elements()), settings.r_max
+        network = new_network(settings, types, energies, training.seed)
+    else:
+        _, types, r_max = open_package(training.parent)
+        network = network_of_parent(settings, energies)
+    assert training.validation is not None
+    return configuration(
+        settings,
+        model=network,
+        types=types,
+        r_max=r_max,
+        has_stress=training.training.has('stress'),
+        can_validate_stress=training.validation.has('stress'),
+        seed=training.seed,
+        device=training.device,
+        output=trainer.output_of(state),
+        resumes=state is not None,
+    )
+
+
+def _effective_network(training: Training, energies: dict[str, float]) -> dict[str, Any]:
+    """Return the settings that the packaged network itself shows; it has to hold the energies that were asked for."""
+    network, _, r_max = open_package(training.folder / 'potential')
+    refuse_other_energies(energies, shifts_of(network))
+    given = training.settings.atomic_energies or ('average' if training.parent is None else 'parent')
+    return {**network_settings(network), 'r_max': r_max, 'atomic_energies': given}
+
+
+def refuse_other_energies(asked: dict[str, float], done: dict[str, float]) -> None:
+    """Raise where the energies in eV of atoms in a potential are not those that it was to hold."""
+    facts = [
+        f'{symbol}: asked {asked.get(symbol)} eV, done {done.get(symbol)} eV'
+        for symbol in sorted(set(asked) | set(done))
+        if not math.isclose(asked.get(symbol, math.nan), done.get(symbol, math.nan), rel_tol=1e-9, abs_tol=1e-6)
+    ]
+    if facts:
+        raise JobError(
+            Status.SETTINGS_IGNORED,
+            f'The trainer did not do what was asked. `atomic_energies` are others: {"; ".join(facts)}.',
+        )
+
+
+def _epochs(result: trainer.Result, effective: dict[str, Any]) -> int:
+    """Return how many epochs the trainer went for; where it was allowed to end early, what it was allowed."""
+    return effective['epochs'] if effective['patience'] is not None else result.step
+
+
+def _notes(result: trainer.Result, settings: AllegroSettings) -> list[str]:
+    """Return what the user would not expect."""
+    if result.step >= settings.epochs:
+        return []
+    return [
+        f'The training ended at epoch {result.step} of {settings.epochs}, as the validation error had not improved for '
+        f'{settings.patience} epochs.'
+    ]
+
+
+# ---------------------------------------------------------------------- frames
+
+
+def _write(frames: Frames, path: Path, with_stress: bool) -> None:
+    """Write frames in nequip's dialect; where some have a stress, the others say that they have none."""
+    unknown = np.full(6, np.nan)
+    with path.open('w', encoding='utf-8') as handle:
+        write_extxyz(
+            (replace(frame, stress=unknown) if with_stress and frame.stress is None else frame for frame in frames),
+            handle,
+            'nequip',
+        )
+
+
+def _energy(frame: Frame) -> float:
+    assert frame.energy is not None
+    return float(frame.energy)
+
+
+def least_squares(energies: Iterable[tuple[Frame, float]]) -> dict[str, float]:
+    """Return the energy of each element in eV that explains energies of frames best.
+
+    Compositions that are all alike leave a choice; then all elements get the same. Solved for what is left after the
+    mean energy of an atom was taken out, as totals of all-electron codes are large.
+    """
+    rows: list[Counter[str]] = []
+    values = []
+    for frame, energy in energies:
+        rows.append(Counter(frame.symbols))
+        values.append(energy)
+    symbols = sorted({symbol for row in rows for symbol in row})
+    matrix = np.array([[row[symbol] for symbol in symbols] for row in rows], dtype=float)
+    totals = np.array(values, dtype=float)
+    mean = float(totals.sum() / matrix.sum())
+    rest = np.linalg.lstsq(matrix, totals - mean * matrix.sum(1), rcond=1e-10)[0]
+    return {symbol: mean + float(change) for symbol, change in zip(symbols, rest, strict=True)}
+
+
+def _problem_of_labels(training: Frames, validation: Frames) -> str | None:
+    """Return a sentence where frames lack what is learned, or where there is nothing to learn."""
+    for frames, what in ((training, 'training'), (validation, 'validation')):
+        missing = [label for label in ('energy', 'forces') if not frames.has(label)]
+        if missing:
+            return f'the {what} frames have no {" and no ".join(missing)}; label them first.'
+    if not any(chunk.columns['forces'].any() for chunk in training.chunks(('forces',))):
+        return 'all forces of the training frames are zero, so that nothing can be learned from them.'
+    return None
+
+
+def _problem_of_energies(given: str | dict[str, float] | None, training: Frames, has_parent: bool) -> str | None:
+    """Return a sentence where energies of atoms are missing, cannot be understood, or would do harm."""
+    if isinstance(given, dict):
+        missing = [] if has_parent else sorted(set(training.elements()) - set(given))
+        return f'`atomic_energies` has no {", ".join(missing)}, which the training frames hold.' if missing else None
+    if given is not None and given not in WAYS:
+        return f'`atomic_energies` is {given!r}, but has to be one of {", ".join(WAYS)}, or an energy for each symbol.'
+    if given == 'average' and has_parent:
+        return (
+            "`atomic_energies` is 'average', which would shift all energies of the parent by what it never learned; "
+            'take `parent` or `estimated`.'
+        )
+    if given in ('parent', 'estimated') and not has_parent:
+        return f'`atomic_energies` is {given!r}, which needs a parent.'
+    return None
+
+
+def _problem_of_charges(*sets: Frames) -> str | None:
+    """Return a sentence where frames differ in their charge."""
+    charges: set[int] = set()
+    for chunk in (chunk for frames in sets for chunk in frames.chunks(('charge',))):
+        charges |= set(np.unique(chunk.columns['charge']).tolist()) if 'charge' in chunk.columns else {0}
+    if len(charges) < 2:
+        return None
+    found = ', '.join(f'{charge:+d}' if charge else '0' for charge in sorted(charges))
+    return (
+        f'the frames have the charges {found}, but Allegro does not see the charge of a cell; train one potential for '
+        'each charge.'
+    )
