@@ -1,191 +1,217 @@
-"""What is asked of MACE's trainer and read from its log; no MACE is needed here."""
+"""What MACE's trainer is asked: files, arguments and commands; no MACE is needed here."""
 
 from __future__ import annotations
 
-import math
-import subprocess
-import sys
+import ast
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, Training
-from aiida_perovmlip.compute.architectures import mace
+from aiida_perovmlip.calculations.sources import job_sources
+from aiida_perovmlip.compute import registry
+from aiida_perovmlip.compute.architecture import PotentialFacts, Training
 from aiida_perovmlip.compute.architectures.mace import Mace, MaceSettings
+from aiida_perovmlip.compute.architectures.mace import arguments as mace_arguments
+from aiida_perovmlip.compute.architectures.mace import settings as mace_settings
+from aiida_perovmlip.compute.architectures.mace.arguments import arguments_of, command_of, write_frames
+from aiida_perovmlip.compute.architectures.mace.energies import find_energies
+from aiida_perovmlip.compute.architectures.mace.heads import heads_of
 from aiida_perovmlip.compute.checkpoint import Checkpoint
-from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frames import write_folder
+from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.shard import build_shards
 
-LOG = """\
-2026-01-01 00:00:00 DEBUG: Configuration: Namespace(config=None, lr=0.5, max_num_epochs=7, ema=False, ema_decay=0.99, \
-batch_size=3, energy_weight=1.0, forces_weight=2.0, stress_weight=0.0, keys=Keys(a={'b': 'c'}))
-2026-01-01 00:00:01 INFO: Atomic Energies used (z: eV) for head Default: {53: -105.64, 55: -35.25, 82: -1e-3}
-"""
+KNOWN = PotentialFacts(
+    elements=('Br', 'Cs', 'I', 'Pb'),
+    cutoff=5.0,
+    heads=('Default',),
+    energies_of_atoms={'Default': {'Br': -4.0, 'Cs': -1.0, 'I': -3.0, 'Pb': -2.0}},
+)
 
 
 @pytest.fixture
-def frames_of(tmp_path):
-    def write(frames, name='training'):
-        return write_folder(build_shards(frames), tmp_path / name)
+def ask(tmp_path, make_frames):
+    """Return a function that gives the arguments of a training on made-up frames."""
 
-    return write
+    def arguments(strategy='scratch', frames=None, replay=None, parent=None, seed=5, **settings):
+        given = write_folder(build_shards(frames or make_frames(4)), tmp_path / 'training')
+        training = Training(
+            strategy=strategy,
+            settings=MaceSettings(**settings),
+            training=given,
+            validation=given,
+            replay=write_folder(build_shards(replay), tmp_path / 'replay') if replay else None,
+            known=KNOWN if strategy != 'scratch' else None,
+            folder=tmp_path,
+            checkpoint=Checkpoint(tmp_path / 'checkpoint', 'test'),
+            parent=tmp_path if strategy != 'scratch' else None,
+            seed=seed,
+        )
+        heads = heads_of(training)
+        return arguments_of(training, heads, find_energies(training, heads).by_head)
+
+    return arguments
 
 
-def training_of(folder, frames, settings, parent=None):
-    plan = {'training': frames, 'validation': frames, 'settings': settings, 'parent': parent}
-    return Training(folder=folder, checkpoint=Checkpoint(folder / 'checkpoint', 'test'), **plan)
-
-
-def problem_of(settings, training, validation):
-    return Mace().check(Plan(settings=settings, training=training, validation=validation))
+def with_head(frames, name):
+    return [replace(frame, head=name) for frame in frames]
 
 
 def without_stress(frames):
     return [replace(frame, stress=None) for frame in frames]
 
 
-def test_energies_of_atoms_have_to_be_complete_and_may_be_more(frames_of, make_frames):
-    frames = frames_of(make_frames(4))
-    some = MaceSettings(atomic_energies={'Cs': -1.0})
-    assert 'has no I, Pb' in problem_of(some, frames, frames)
-    more = {'Cs': -1.0, 'Pb': -2.0, 'I': -3.0, 'Br': -4.0}
-    assert problem_of(MaceSettings(atomic_energies=more), frames, frames) is None
-    way = mace._way(more, None, {'Cs', 'Pb', 'I'})
-    assert mace._atomic_energies(way) == '{55: -1.0, 82: -2.0, 53: -3.0}'
-    assert 'has to be one of' in problem_of(MaceSettings(atomic_energies='mean'), frames, frames)
+def test_all_its_modules_travel_with_a_job():
+    sources = job_sources(registry.reference('tasks', 'train'), [registry.reference('architectures', 'mace')])
+    names = {path.partition('/architectures/')[2] for path in sources}
+    modules = ('arguments', 'checks', 'effective', 'energies', 'heads', 'network', 'results', 'run', 'settings')
+    assert {'mace/__init__.py', *(f'mace/{name}.py' for name in modules)} <= names
 
 
-@pytest.mark.parametrize(
-    ('given', 'known', 'expected'),
-    [
-        (None, None, 'average'),
-        ('average', None, 'average'),
-        (None, ('Cs', 'I'), 'foundation'),
-        ('parent', ('Cs', 'I'), 'foundation'),
-        ('estimated', ('Br', 'Cs', 'I'), 'estimated'),
-    ],
-)
-def test_the_energies_of_atoms_come_from_the_parent_where_there_is_one(given, known, expected):
-    assert mace._atomic_energies(mace._way(given, known, {'Cs', 'I'})) == expected
+def test_every_element_of_a_potential_is_told_its_energy_as_a_number(ask):
+    arguments = ask(atomic_energies={'Cs': -1.0, 'Pb': -2.0, 'I': -3.0, 'Br': -4.0})
+    assert ast.literal_eval(arguments['E0s']) == {53: -3.0, 55: -1.0, 82: -2.0}  # no bromine in the frames
+    assert set(ast.literal_eval(ask()['E0s'])) == {53, 55, 82}
+    tuned = ask('naive')
+    assert ast.literal_eval(tuned['E0s']) == {35: -4.0, 53: -3.0, 55: -1.0, 82: -2.0}
+    assert tuned['foundation_model_elements'] is True
+    assert 'hidden_irreps' not in tuned
 
 
-@pytest.mark.parametrize(
-    ('given', 'known', 'words'),
-    [
-        ('average', ('Cs', 'I'), 'would shift all energies'),
-        ('parent', None, 'needs a parent'),
-        ('estimated', None, 'needs a parent'),
-        ('estimated', ('Cs', 'I'), 'has no effect where the parent has the same elements'),
-    ],
-)
-def test_energies_of_atoms_that_would_silently_be_others_are_refused(given, known, words):
-    with pytest.raises(JobError, match=words) as caught:
-        mace._way(given, known, {'Cs', 'I'})
-    assert caught.value.status is Status.BAD_INPUT
+def test_what_mace_would_choose_by_itself_is_always_said(ask, make_frames):
+    for strategy in ('scratch', 'naive', 'freeze', 'lora'):
+        assert ask(strategy)['multiheads_finetuning'] is False
+    arguments = ask('multihead', replay=make_frames(4, seed=1))
+    assert arguments['multiheads_finetuning'] is True
+    assert arguments['force_mh_ft_lr'] is True
+    assert arguments['real_pt_data_ratio_threshold'] == 0.0
+    assert not {'num_samples_pt', 'subselect_pt', 'filter_type_pt', 'weight_pt_head'} & set(arguments)
 
 
-@pytest.mark.parametrize(
-    ('way', 'done'),
-    [
-        ({'I': -105.64, 'Cs': -35.25}, {'I': -105.64, 'Cs': -35.24}),
-        ('average', {'I': -105.64, 'Cs': -35.24}),
-        ('average', {'I': -105.64, 'Br': -35.25}),
-    ],
-)
-def test_a_file_with_other_energies_of_atoms_is_an_error(monkeypatch, tmp_path, way, done):
-    def facts(self, potential):
-        return PotentialFacts(tuple(done), 5.0, ('Default',), energies_of_atoms={'Default': done})
-
-    monkeypatch.setattr(Mace, 'facts', facts)
-    training = training_of(tmp_path, None, MaceSettings())
-    with pytest.raises(JobError, match=r'Cs: asked -35.250000 eV, done -35.240000 eV|Br: done') as caught:
-        Mace()._check_energies(training, way, LOG)
-    assert caught.value.status is Status.SETTINGS_IGNORED
-    good = {'I': -105.64, 'Cs': -35.25 * (1 + 1e-8)}
-    done.clear()
-    done.update(good)
-    Mace()._check_energies(training, way, LOG)
+def test_each_head_has_files_and_energies_of_its_own(ask, make_frames):
+    frames = [*with_head(make_frames(3), 'pbe'), *with_head(make_frames(2, seed=1), 'r2 SCAN')]
+    arguments = ask(frames=frames)
+    heads = ast.literal_eval(arguments['heads'])
+    assert list(heads) == ['pbe', 'head_1']
+    assert heads['pbe']['train_file'] == 'training_pbe.xyz'
+    assert heads['pbe']['E0s'] != heads['head_1']['E0s']
+    assert not {'train_file', 'E0s'} & set(arguments)
 
 
-def test_one_frame_without_a_stress_does_not_take_it_from_the_others(tmp_path, frames_of, make_frames):
+def test_the_replay_head_keeps_the_name_that_it_has_in_the_parent(tmp_path, make_frames):
+    def names(heads, known):
+        frames = write_folder(build_shards([f for h in heads for f in with_head(make_frames(2), h)]), tmp_path / 'f')
+        facts = replace(KNOWN, heads=(known,))
+        plan = Training(
+            strategy='multihead',
+            settings=MaceSettings(),
+            training=frames,
+            validation=frames,
+            replay=frames,
+            known=facts,
+            folder=tmp_path,
+            checkpoint=Checkpoint(tmp_path, 'test'),
+        )
+        return [(head.name, head.alias, head.origin) for head in heads_of(plan)]
+
+    found = names(['r2scan'], 'pbe')
+    assert found == [('pbe', 'pt_head', ('parent', 'pbe')), ('r2scan', 'r2scan', ('training', 'r2scan'))]
+    assert [name for name, _, _ in names(['default'], 'Default')] == ['parent', 'default']
+    assert [name for name, _, _ in names(['default', 'parent'], 'Default')] == ['parent_', 'default', 'parent']
+    assert names(['pt_head'], 'pbe')[1][:2] == ('pt_head', 'head_0')
+
+
+def test_replayed_frames_are_split_and_weighed_by_label(tmp_path, make_frames):
+    frames = write_folder(build_shards(make_frames(12)), tmp_path / 'frames')
+    plan = Training(
+        strategy='multihead',
+        settings=MaceSettings(),
+        training=frames,
+        validation=frames,
+        replay=frames,
+        known=KNOWN,
+        folder=tmp_path,
+        checkpoint=Checkpoint(tmp_path, 'test'),
+    )
+    head = heads_of(plan)[0]
+    assert (len(head.training), len(head.validation)) == (11, 1)
+    write_frames(make_frames(1), tmp_path / 'replay.xyz', weight=0.25)
+    comment = (tmp_path / 'replay.xyz').read_text().splitlines()[1]
+    assert 'config_energy_weight=0.25 config_forces_weight=0.25 config_stress_weight=0.25' in comment
+    assert 'config_weight' not in comment
+
+
+def test_strategies_say_what_stays_and_what_is_added(ask):
+    assert ask('freeze')['freeze'] == 5
+    assert ask('freeze', freeze_layers='products')['freeze'] == 6
+    found = ask('lora', lora_rank=2)
+    assert (found['lora'], found['lora_rank'], found['lora_alpha']) == (True, 2, 8.0)
+    assert not {'freeze', 'lora'} & set(ask('naive'))
+
+
+def test_one_frame_without_a_stress_does_not_take_it_from_the_others(ask, make_frames):
     one, *others = make_frames(4)
-    mixed = frames_of([*without_stress([one]), *others])
-    settings = MaceSettings(stress_weight=7.0)
-    assert problem_of(settings, mixed, mixed) is None
-    assert mixed.has('stress')
-    arguments = mace._arguments(training_of(tmp_path, mixed, settings), 'average', True, True)
+    arguments = ask(frames=[*without_stress([one]), *others], stress_weight=7.0)
     assert (arguments['stress_weight'], arguments['compute_stress']) == (7.0, True)
 
 
-def test_a_stress_weight_without_any_stress_is_refused_and_its_default_is_zero(tmp_path, frames_of, make_frames):
-    frames = frames_of(without_stress(make_frames(4)))
-    assert 'no training frame has a stress' in problem_of(MaceSettings(stress_weight=1.0), frames, frames)
-    assert problem_of(MaceSettings(), frames, frames) is None
-    training = training_of(tmp_path, frames, MaceSettings())
-    assert mace._arguments(training, 'average', False, False)['stress_weight'] == 0.0
-    assert mace._arguments(training, 'average', True, True)['stress_weight'] == 10.0
+def test_the_default_weight_of_stresses_is_zero_where_there_are_none(ask, make_frames):
+    assert ask(frames=without_stress(make_frames(4)))['stress_weight'] == 0.0
+    assert ask()['stress_weight'] == 10.0
 
 
-def test_frames_of_several_charges_are_refused(frames_of, make_frames):
-    charged = [replace(frame, charge=index % 2) for index, frame in enumerate(make_frames(4))]
-    mixed, same, none = frames_of(charged, 'mixed'), frames_of(charged[1:2] * 4, 'same'), frames_of(make_frames(4))
-    assert 'the charges 0, +1, but MACE does not see' in problem_of(MaceSettings(), mixed, mixed)
-    assert problem_of(MaceSettings(), same, same) is None
-    assert 'the charges 0, +1' in problem_of(MaceSettings(), same, none)
-
-
-def test_no_group_of_frames_means_anything_to_the_trainer(tmp_path, frames_of, make_frames):
-    frames = frames_of([replace(frame, group='IsolatedAtom') for frame in make_frames(2)])
-    mace._write(frames, tmp_path / 'training.xyz')
+def test_no_group_of_frames_means_anything_to_the_trainer(tmp_path, make_frames):
+    frames = [replace(frame, group='IsolatedAtom', head='pbe') for frame in make_frames(2)]
+    write_frames(frames, tmp_path / 'training.xyz')
     text = (tmp_path / 'training.xyz').read_text()
     assert text.count('config_type=frames') == 2
     assert 'IsolatedAtom' not in text
+    assert 'pbe' not in text
 
 
-def test_the_log_tells_what_was_used():
-    used = mace._effective_of_log(LOG)
-    assert used == {
-        'learning_rate': 0.5,
-        'epochs': 7,
-        'batch_size': 3,
-        'energy_weight': 1.0,
-        'forces_weight': 2.0,
-        'stress_weight': 0.0,
-        'ema_decay': 0.0,
-    }
-    assert mace._energies_of_log(LOG) == {'I': -105.64, 'Cs': -35.25, 'Pb': -0.001}
-    assert mace._effective_of_log('nothing') == {}
-    assert mace._energies_of_log('nothing') == {}
+def test_all_states_are_saved_and_the_trainer_decides_on_no_end(ask):
+    arguments = ask(patience=3, epochs=7, stage_two_epochs=2)
+    command = command_of(arguments)
+    assert {'--save_all_checkpoints', '--restart_latest', '--ema', '--stage_two', '--start_stage_two=7'} <= set(command)
+    assert f'--patience={mace_arguments.NEVER}' in command
+    assert '--max_num_epochs=9' in command
+    assert '--stage_two_energy_weight=1000.0' in command
+    without = command_of(ask(ema_decay=0.0, clip_grad=0.0))
+    assert not [word for word in without if word.startswith(('--ema', '--stage_two', '--distributed'))]
+    assert '--clip_grad=None' in without
 
 
-def test_equal_features_have_the_spelling_of_the_settings():
-    assert mace._spelled('16x0e + 16x1o', '16x0e+16x1o') == '16x0e + 16x1o'
-    assert mace._spelled('0e+1o', '1x0e+1x1o') == '0e+1o'
-    assert mace._spelled('32x0e', '16x0e') == '16x0e'
-    assert mace._spelled('16x0e + 16x1o', '16x0e+16x1e') == '16x0e+16x1e'
+def test_several_gpus_are_several_processes_of_one_machine(ask):
+    command = command_of(ask(gpus=4), gpus=4)
+    assert command[1:7] == ['-m', 'torch.distributed.run', '--standalone', '--nnodes=1', '--nproc_per_node=4', '-m']
+    assert command[7] == 'mace.cli.run_train'
+    assert {'--distributed', '--launcher=torchrun'} <= set(command)
+    assert '--launcher=none' in command_of(ask())
 
 
-def test_a_trainer_that_does_not_listen_is_ended(monkeypatch):
-    monkeypatch.setattr(mace, 'PATIENCE', 0.5)
-    code = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)'
-    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
-    process.stdout.readline()
-    mace._end(process)
-    assert process.returncode == -9
+def test_schedule_and_limits_are_handed_over(ask):
+    words = command_of(ask(scheduler='ExponentialLR', lr_scheduler_gamma=0.9, clip_grad=1.0, valid_batch_size=3))
+    assert {'--scheduler=ExponentialLR', '--lr_scheduler_gamma=0.9', '--clip_grad=1.0'} <= set(words)
+    assert {'--valid_batch_size=3', '--batch_size=4', '--enable_cueq=False'} <= set(words)
 
 
-@pytest.mark.parametrize(('left', 'status'), [(0.0, Status.OUT_OF_WALLTIME), (math.inf, Status.FAILED)])
-def test_a_trainer_that_a_signal_ended_is_out_of_time_where_time_is_over(monkeypatch, tmp_path, left, status):
-    """A scheduler signals all processes of a job, so the trainer may be gone before the job looks."""
+def test_a_smaller_batch_keeps_the_noise_of_the_steps():
+    found = Mace().smaller_batch(MaceSettings(batch_size=8, learning_rate=0.01))
+    assert found == {'batch_size': 4, 'learning_rate': pytest.approx(0.01 / np.sqrt(2))}
+    assert Mace().smaller_batch(MaceSettings(batch_size=1)) is None
+    assert Mace().smaller_batch(MaceSettings(batch_size=1, valid_batch_size=8)) == {'valid_batch_size': 4}
+    read_settings(MaceSettings, found)
 
-    def start(command, folder, log, environment):
-        process = subprocess.Popen([sys.executable, '-c', 'import os; os.kill(os.getpid(), 15)'])
-        process.wait()
-        return process
 
-    monkeypatch.setattr(mace, 'start_child', start)
-    training = replace(training_of(tmp_path, None, MaceSettings()), seconds_left=lambda: left)
-    with pytest.raises(JobError) as caught:
-        mace._run_trainer(training, {})
-    assert caught.value.status is status
+def test_the_rate_falls_to_a_limit():
+    assert Mace().lower_rate(MaceSettings(learning_rate=0.03)) == {'learning_rate': pytest.approx(0.01)}
+    both = Mace().lower_rate(MaceSettings(stage_two_epochs=1))
+    assert set(both) == {'learning_rate', 'stage_two_learning_rate'}
+    assert Mace().lower_rate(MaceSettings(learning_rate=mace_settings.LOWEST_RATE)) is None
+
+
+def test_the_paper_leaves_the_network_to_the_parent():
+    shape = {'hidden_irreps', 'r_max', 'num_interactions', 'correlation', 'max_ell', 'readout_irreps', 'radial_mlp'}
+    assert not shape & set(Mace.protocols['paper'])
+    assert {'fast', 'balanced', 'paper'} <= set(Mace.protocols)

@@ -83,7 +83,9 @@ def test_equal_trainings_give_equal_bytes_and_tell_what_was_done(train, kept):
     assert effective['epochs'] == 3
     assert effective['r_max'] == 5.0
     assert {**effective, **TINY, 'batch_size': 2} == effective
-    assert set(effective) == set(first['results']['settings'])
+    unsaid = {name for name, value in first['results']['settings'].items() if value is None}
+    assert set(first['results']['settings']) - set(effective) <= unsaid
+    assert (effective['strategy'], effective['best_step']) == ('scratch', 3)
     assert (effective['atomic_energies'], effective['stress_weight']) == ('average', 10.0)
     assert effective['learning_rate'] == 0.01
     assert first['potential'].heads == ['Default']
@@ -171,23 +173,25 @@ def test_a_parent_gets_the_atomic_energies_that_are_given(train, parent):
     outputs, node = train({'epochs': 1, 'atomic_energies': energies}, parent=parent)
     assert node.is_finished_ok, node.exit_message
     assert outputs['results']['facts']['energies_of_atoms']['Default'] == pytest.approx(energies)
-    _, node = train({'epochs': 1, 'atomic_energies': 'average'}, parent=parent)
-    assert node.exit_status == 210
-    assert 'would shift all energies' in node.exit_message
+    with pytest.raises(ValueError, match='would shift all energies'):
+        train({'epochs': 1, 'atomic_energies': 'average'}, parent=parent)
 
 
-def test_atomic_energies_are_estimated_for_other_elements_than_the_parents(train, parent, make_frames, level):
-    """Where the parent knows more elements, the trainer takes what it estimates, and the file is compared with it."""
+def test_atomic_energies_are_estimated_and_elements_of_the_parent_are_kept(train, parent, make_frames, level):
     lead = [replace(frame, numbers=np.where(frame.numbers == 55, 82, frame.numbers)) for frame in make_frames(4)]
     frames = [replace(frame, energy=frame.energy + 5.0 * len(frame)) for frame in lead]
     given = DatasetData.from_frames(frames, level).store()
     settings = {'epochs': 1, 'atomic_energies': 'estimated'}
     outputs, node = train(settings, parent=parent, training=given, validation=given)
     assert node.is_finished_ok, node.exit_message
-    assert outputs['potential'].elements == ['I', 'Pb']
+    assert outputs['potential'].elements == ['Cs', 'I', 'Pb']
     before = parent.creator.outputs.results['facts']['energies_of_atoms']['Default']
     after = outputs['results']['facts']['energies_of_atoms']['Default']
     assert abs(after['Pb'] - before['Pb']) > 1.0
+    assert after['Cs'] == pytest.approx(before['Cs'])
+    notes = outputs['results']['notes']
+    assert 'estimated for 2 elements from frames that determine 1 combinations' in notes[0]
+    assert 'was given no energy of Cs' in notes[1]
 
 
 def test_a_molecule_among_crystals_does_not_take_their_stress_from_them(train, make_frames, level):
@@ -208,13 +212,19 @@ def test_a_molecule_among_crystals_does_not_take_their_stress_from_them(train, m
     assert with_stress[-1] < without[-1]
 
 
-def test_the_wall_time_ends_the_trainer_and_says_where_its_checkpoint_is(train):
-    outputs, node = train({'epochs': 5000}, {'max_wallclock_seconds': 25})
+def test_the_wall_time_ends_the_trainer_and_another_job_goes_on(train):
+    outputs, node = train({'epochs': 5000}, {'max_wallclock_seconds': 90})
     assert node.exit_status == 400
-    assert 'checkpoints' in node.exit_message
+    assert 'give the working directory as `restart`' in node.exit_message
     assert 'potential' not in outputs
-    folder = Path(node.outputs.remote_folder.get_remote_path())
-    assert list((folder / 'checkpoints').glob('*.pt'))
+    done = outputs['results']['checkpoint_step']
+    assert len(list((Path(outputs['remote_folder'].get_remote_path()) / 'checkpoints').glob('*.pt'))) <= 2
+    again, node = train({'epochs': done + 2}, restart=outputs['remote_folder'])
+    assert node.is_finished_ok, node.exit_message
+    assert again['results']['resumed_from_step'] == done
+    assert again['results']['n_steps'] == done + 2
+    before, after = (each['curve'].get_array('validation_loss') for each in (outputs, again))
+    assert after[:done].tolist() == before[:done].tolist()
 
 
 def test_a_trainer_that_is_killed_keeps_its_log_and_says_so(train):

@@ -10,7 +10,7 @@ so that one regularised least-squares fit to energies, forces and stresses is th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,6 +51,7 @@ class Reference(Architecture):
     summary: ClassVar[str] = 'Linear pair potential in numpy, for tests and as an example'
     opens_pickles: ClassVar[bool] = False
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
+    shape: ClassVar[tuple[str, ...]] = ('cutoff', 'basis_size')
     Settings = ReferenceSettings
 
     def train(self, training: Training) -> Trained:
@@ -106,6 +107,11 @@ class Reference(Architecture):
         """Return a calculator."""
         return PairCalculator(*_read(Path(potential)))
 
+    def descriptors(self, potential: Path, frames: Iterable[Frame], device: str = 'cpu') -> Iterator[Array]:
+        """Yield, for each atom, which element it is and Σ_j φ_k(r_ij) over its neighbours of each element."""
+        basis, _ = _read(potential)
+        return (basis.describe(frame) for frame in frames)
+
     def self_test(self) -> str:
         """Compare a force with the slope of the energy."""
         basis = Basis(('H',), 3.0, 4)
@@ -157,6 +163,14 @@ class Basis:
         for row, (a, b) in enumerate(voigt):
             np.add.at(virial[row], columns, 0.5 * gradient[:, a] * vectors[:, b, None])
         return energy, forces, virial
+
+    def describe(self, frame: Frame) -> Array:
+        """Return what is seen of each atom, (n_atoms, n_elements · (1 + size)), dimensionless."""
+        kinds = np.searchsorted(self.numbers, frame.numbers)
+        seen = np.zeros((len(frame), len(self.elements), self.size))
+        first, second, distances = neighbor_list('ijd', frame.to_atoms(labels=False), self.cutoff)
+        np.add.at(seen, (first, kinds[second]), self.radial(distances)[0])
+        return np.concatenate([np.eye(len(self.elements))[kinds], seen.reshape(len(frame), -1)], axis=1)
 
     def predict(self, weights: Array, frame: Frame) -> Prediction:
         """Return energy, forces and, for a periodic frame, stress."""

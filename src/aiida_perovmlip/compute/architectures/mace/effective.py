@@ -1,0 +1,148 @@
+"""What MACE's trainer really did, read from its log, its states and the network that it wrote."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aiida_perovmlip.compute.architectures.mace.settings import FREEZE, MaceSettings, chosen
+
+PLAIN = (
+    'batch_size',
+    'energy_weight',
+    'forces_weight',
+    'stress_weight',
+    'scheduler',
+    'lr_factor',
+    'scheduler_patience',
+    'lr_scheduler_gamma',
+    'enable_cueq',
+)
+"""Arguments that are settings of the same name."""
+
+OTHERS = {
+    'valid_batch_size': 'valid_batch_size',
+    'stage_two_learning_rate': 'swa_lr',
+    'stage_two_energy_weight': 'swa_energy_weight',
+    'stage_two_forces_weight': 'swa_forces_weight',
+    'stage_two_stress_weight': 'swa_stress_weight',
+    'keep_elements': 'foundation_model_elements',
+}
+"""Settings with the name of the argument."""
+
+
+def debug_log(folder: Path) -> str:
+    """Return the trainer's debug log; empty where there is none."""
+    log = next((folder / 'logs').glob('*_debug.log'), None)
+    return log.read_text(errors='replace') if log else ''
+
+
+def settings_of_log(log: str) -> dict[str, Any]:
+    """Return the settings that the trainer's debug log shows that it used.
+
+    The arguments are logged before some strategies change them; what is logged after that goes before.
+    """
+    used = namespace(log)
+    effective = {name: used[name] for name in PLAIN if name in used}
+    effective |= {ours: used[theirs] for ours, theirs in OTHERS.items() if theirs in used}
+    if 'clip_grad' in used:
+        effective['clip_grad'] = used['clip_grad'] or 0.0
+    effective |= {'learning_rate': _number(r'Learning rate: ([-+.\de]+)', log, used.get('lr'))}
+    if 'ema' in used:
+        pattern = r'Using Exponential Moving Average with decay: ([-+.\de]+)'
+        effective['ema_decay'] = _number(pattern, log, used.get('ema_decay')) if used['ema'] else 0.0
+    processes = _number(r'Processes: (\d+)', log, 1)
+    return {name: value for name, value in effective.items() if value is not None} | {'gpus': int(processes or 1)}
+
+
+def namespace(log: str) -> Mapping[str, Any]:
+    """Return the plain values among the arguments of the first run of the trainer that the log shows."""
+    found = re.findall(r'Configuration: Namespace\((.*)\)\s*$', log, flags=re.MULTILINE)
+    call = ast.parse(f'Namespace({found[0] if found else ""})', mode='eval').body
+    assert isinstance(call, ast.Call)
+    used: dict[str, Any] = {}
+    for keyword in call.keywords:
+        try:
+            used[str(keyword.arg)] = ast.literal_eval(keyword.value)
+        except ValueError:
+            continue
+    return used
+
+
+def _number(pattern: str, log: str, otherwise: Any) -> float | None:
+    """Return the first number that follows a text in the log, or the argument where the text is not there."""
+    found = re.search(pattern, log)
+    if found:
+        return float(found[1])
+    return None if otherwise is None else float(otherwise)
+
+
+def epochs_done(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> dict[str, int]:
+    """Return the epochs of both stages; those that were not needed, as a stage ended early, count as done."""
+    done = {stage: sum(step.get('stage', 1) == stage for step in curve) for stage in (1, 2)}
+    ended = {stage: done[stage] and _ended_early(curve, stage, settings.patience) for stage in (1, 2)}
+    return {
+        'epochs': settings.epochs if ended[1] else done[1],
+        'stage_two_epochs': settings.stage_two_epochs if ended[2] else done[2],
+        'patience': settings.patience,
+    }
+
+
+def notes_of(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> list[str]:
+    """Return what is to be said of the way that a training went."""
+    notes = []
+    for stage in (1, 2):
+        steps = [step for step in curve if step.get('stage', 1) == stage]
+        if steps and _ended_early(curve, stage, settings.patience):
+            which = f'Stage {stage}' if settings.stage_two_epochs else 'The training'
+            notes.append(
+                f'{which} ended after {len(steps)} epochs, as the validation loss had not fallen for '
+                f'{settings.patience}.'
+            )
+    return notes
+
+
+def _ended_early(curve: Sequence[Mapping[str, Any]], stage: int, patience: int) -> bool:
+    """Whether a stage ended as its loss did not fall any more."""
+    losses = [float(step['validation_loss']) for step in curve if step.get('stage', 1) == stage]
+    return bool(patience) and len(losses) - 1 - losses.index(min(losses)) >= patience
+
+
+def strategy_done(heads: int, changed: Mapping[str, str] | None, lora_rank: int | None, pinned: bool) -> str:
+    """Return the strategy that the trainer's files show.
+
+    :param heads: number of heads.
+    :param changed: what of the parent's parameters is other, by kind of layer; None without a parent.
+    :param lora_rank: rank of the added matrices in its states.
+    :param pinned: whether layers were asked to stay as they are.
+    """
+    if changed is None:
+        return 'scratch'
+    if lora_rank is not None:
+        return 'lora'
+    if heads > 1:
+        return 'multihead'
+    still = [kind for kind in ('embedding', 'interactions', 'products') if changed.get(kind) == 'none']
+    return 'freeze' if still and pinned else 'naive'
+
+
+def settings_of_strategy(
+    strategy: str, settings: MaceSettings, changed: Mapping[str, str] | None, lora_rank: int | None, log: str
+) -> dict[str, Any]:
+    """Return the settings of a strategy that its files show."""
+    done: dict[str, Any] = {}
+    if strategy == 'freeze' and changed is not None:
+        kinds = list(FREEZE)
+        still = 0
+        while still < len(kinds) and changed.get(kinds[still]) == 'none':
+            still += 1
+        done['freeze_layers'] = kinds[still - 1] if still else 'nothing'
+    if strategy == 'lora':
+        done['lora_rank'] = lora_rank
+        done['lora_alpha'] = _number(r'Injecting LoRA layers with rank=\d+ and alpha=([-+.\de]+)', log, None)
+    if strategy == 'multihead':
+        done |= {name: chosen(settings, name) for name in ('replay_labels', 'replay_weight')}
+    return done
