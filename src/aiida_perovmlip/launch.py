@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 import threading
 import time
@@ -43,39 +41,6 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
     return node
 
 
-def read_progress(node: Any) -> dict[str, Any] | None:
-    """Return the last state that a running job reported; None where there is none yet.
-
-    Works on any computer: the last line of a small file is read through the computer's transport.
-    """
-    from aiida_perovmlip.compute.contract import PROGRESS
-
-    folder = node.get_remote_workdir()
-    if folder is None:
-        return None
-    with node.computer.get_transport() as transport:
-        code, text, _ = transport.exec_command_wait(f'tail -n 1 {shlex.quote(f"{folder}/{PROGRESS}")}')
-    try:
-        state: dict[str, Any] = json.loads(text)
-    except ValueError:
-        return None
-    return state if code == 0 else None
-
-
-def describe(state: dict[str, Any]) -> str:
-    """Return a line for a state of progress."""
-    parts = [str(state.get('what', 'at work'))]
-    if 'step' in state:
-        parts.append(f'{state["step"]} of {state["of"]}' if 'of' in state else str(state['step']))
-    parts += [f'{name} {state[name]:.3g}' for name in ('loss', 'validation_forces_rmse') if _is_number(state.get(name))]
-    if state.get('failed'):
-        parts.append(f'{state["failed"]} failed')
-    if state.get('of') and state.get('step'):
-        left = state['seconds'] * (state['of'] - state['step']) / state['step']
-        parts.append(f'about {left:.0f} s left' if left >= 1 else 'nearly done')
-    return ', '.join(parts)
-
-
 @contextmanager
 def _showing_progress(what: str, stream: TextIO) -> Iterator[None]:
     """Print the progress of the job that starts next, from a thread of its own."""
@@ -92,14 +57,16 @@ def _showing_progress(what: str, stream: TextIO) -> Iterator[None]:
 
 def _follow_newest(what: str, stream: TextIO, over: threading.Event, before: int) -> None:
     """Find the job's working directory as soon as there is one, and print what changes in its progress."""
+    from aiida_perovmlip.calculations.progress import describe, read_last_states
+
     shown, interactive, printed = '', stream.isatty(), 0.0
     while not over.wait(EVERY):
         try:
             node = _newest_job(before)
-            state = read_progress(node) if node is not None else None
+            states = read_last_states(node) if node is not None else []
         except Exception:  # progress is a courtesy: it must never stop a job
             continue
-        text = f'{what}: {describe(state)}' if state else ''
+        text = f'{what}: {describe(states[-1], states[:-1])}' if states else ''
         due = interactive or time.monotonic() - printed > 10 * EVERY
         if text and text != shown and due:
             _line(stream, text, final=not interactive)
@@ -130,10 +97,6 @@ def _line(stream: TextIO, text: str, final: bool = True) -> None:
     else:
         stream.write(f'{text}\n')
     stream.flush()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _pk(uuid: str) -> Any:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,8 @@ from aiida_perovmlip.compute.labeller import AseLabeller, Repair
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import option
 
+__version__ = '1.0'
+
 
 @dataclass(frozen=True)
 class UnrulySettings:
@@ -29,33 +31,82 @@ class UnrulySettings:
     steps: int = option(3, 'Steps of the training.', minimum=1)
 
 
+@dataclass(frozen=True)
+class UnrulyTraining(UnrulySettings):
+    """When a training misbehaves."""
+
+    at: int = option(1, 'The step at which memory runs out, or at which the job dies.', minimum=1)
+    pause: float = option(0.0, 'Seconds of a step.', minimum=0.0)
+    batch_size: int = option(4, 'Frames of a batch.', minimum=1)
+    fits: int = option(1000, 'The largest batch that fits into memory.', minimum=1)
+    rate: float = option(0.1, 'The learning rate.', minimum=0.0)
+    stable: float = option(1000.0, 'The highest rate at which the loss does not grow.', minimum=0.0)
+
+
 class Unruly(Architecture):
     """Fails the way it is told to."""
 
     name: ClassVar[str] = 'unruly'
-    Settings = UnrulySettings
+    strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
+    protocols: ClassVar[dict[str, dict[str, Any]]] = {'fast': {}, 'long': {'steps': 5}}
+    Settings = UnrulyTraining
+
+    def smaller_batch(self, settings: UnrulyTraining) -> dict[str, Any] | None:
+        """Halve it."""
+        if settings.way == 'careless':
+            return {'batch_size': 0}
+        return {'batch_size': settings.batch_size // 2} if settings.batch_size > 1 else None
+
+    def lower_rate(self, settings: UnrulyTraining) -> dict[str, Any] | None:
+        """Take a tenth of it, down to a thousandth."""
+        return {'rate': settings.rate / 10} if settings.rate > 1e-3 else None
 
     def train(self, training: Training) -> Trained:
         """Misbehave."""
-        way, steps = training.settings.way, training.settings.steps
+        settings = training.settings
+        way, steps = settings.way, settings.steps
         state = training.checkpoint.state()
         curve = list(state.curve) if state else []
+        if way == 'stubborn' and state and state.about['batch_size'] != settings.batch_size:
+            raise JobError(Status.BAD_INPUT, 'the batch may not change on the way.')
         memory = training.folder / 'memory.json'
         for step in range(len(curve) + 1, steps + 1):
-            loss = float('nan') if way == 'diverge' else 1.0 / step
-            curve.append({'step': step, 'loss': loss})
+            self._misbehave_at(step, training, anew=state is None)
+            curve.append({'step': step, 'loss': self._loss(settings, step)})
             training.report({**curve[-1], 'of': steps})
             memory.write_text(json.dumps(step))
-            training.checkpoint.save(step, {'memory.json': memory}, curve)
-            if way == 'slow':
+            training.checkpoint.save(step, {'memory.json': memory}, curve, {'batch_size': settings.batch_size})
+            time.sleep(settings.pause)
+            if way == 'slow' or settings.pause:
                 time.sleep(0.2)
                 if training.seconds_left() <= 0:
                     raise JobError(Status.OUT_OF_WALLTIME, f'stopped at step {step}.', {'last': curve[-1]})
         self._misbehave(way)
-        content = {'way': way, 'elements': ['Cs', 'Pb', 'I'] if way != 'forgets' else ['Cs']}
+        content = {
+            'way': way,
+            'elements': ['Cs', 'Pb', 'I'] if way != 'forgets' else ['Cs'],
+            'seed': training.seed,
+            'has_parent': training.parent is not None,
+        }
         if way != 'nothing':
             (training.folder / 'potential' / 'unruly.json').write_text(json.dumps(content))
-        return Trained(curve, {'way': way, 'steps': steps + 1 if way == 'ignore' else steps})
+        return Trained(curve, {**asdict(settings), 'steps': steps + 1 if way == 'ignore' else steps})
+
+    @staticmethod
+    def _loss(settings: UnrulyTraining, step: int) -> float:
+        if settings.way == 'diverge':
+            return float('nan')
+        return 1.0 / step if settings.rate <= settings.stable else 10.0**step
+
+    @staticmethod
+    def _misbehave_at(step: int, training: Training, anew: bool) -> None:
+        settings = training.settings
+        if step == settings.at and settings.batch_size > settings.fits:
+            raise MemoryError('out of memory')
+        if step == settings.at and settings.way == 'die once' and anew:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if settings.way == 'odd' and training.seed % 2:
+            raise ZeroDivisionError('the seed is odd')
 
     @staticmethod
     def _misbehave(way: str) -> None:
@@ -73,27 +124,47 @@ class Unruly(Architecture):
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the file."""
         content = json.loads((potential / 'unruly.json').read_text())
-        return PotentialFacts(elements=tuple(content['elements']), cutoff=5.0, n_parameters=1)
+        heads = tuple(content.get('heads', ['default']))
+        return PotentialFacts(elements=tuple(content['elements']), cutoff=5.0, heads=heads, n_parameters=1)
 
     def calculator(self, potential: Path, device: str = 'cpu', head: str | None = None) -> Any:
         """Return a calculator that may predict nonsense."""
-        return _Constant(json.loads((potential / 'unruly.json').read_text())['way'])
+        content = json.loads((potential / 'unruly.json').read_text())
+        constants = dict(zip(content.get('heads', []), (1.0, 2.0, 3.0), strict=False))
+        return _Constant(content['way'], constants.get(head, 0.0))
+
+    def descriptors(self, potential: Path, frames: Any, device: str = 'cpu') -> Any:
+        """Yield descriptors that are of no use."""
+        way = json.loads((potential / 'unruly.json').read_text())['way']
+        for index, frame in enumerate(frames):
+            if way == 'short' and index == 1:
+                return
+            time.sleep(0.1 if way == 'sluggish' else 0.0)
+            value = np.nan if way == 'nan' and index == 1 else 1.0
+            yield np.full(len(frame) if way == 'flat' else (len(frame), 2), value)
 
     def self_test(self) -> str:
         """Pass."""
         return 'calm'
 
 
+def impatience(node: Any, transport: Any) -> str:
+    """Stop every job, as a monitor."""
+    return 'It takes too long.'
+
+
 class _Constant(Calculator):
     implemented_properties: ClassVar[list[str]] = ['energy', 'forces', 'stress']
 
-    def __init__(self, way: str) -> None:
+    def __init__(self, way: str, constant: float = 0.0) -> None:
         super().__init__()
-        self.way = way
+        self.way, self.constant = way, constant
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        value = {'nan': np.nan, 'huge': 1e9}.get(self.way, 0.0)
+        value = {'nan': np.nan, 'huge': 1e9}.get(self.way, self.constant)
+        if self.way == 'sluggish':
+            time.sleep(0.1)
         self.results = {'energy': value, 'forces': np.full((len(self.atoms), 3), value), 'stress': np.full(6, value)}
 
 

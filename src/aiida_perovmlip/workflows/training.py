@@ -1,0 +1,64 @@
+"""What all chains of trainings share: protocols, the divergence monitor, and how a chain is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.common import AttributeDict
+
+from aiida_perovmlip.compute import registry
+
+MONITOR = {'entry_point': 'perovmlip.divergence', 'minimum_poll_interval': 30}
+"""The monitor of every training; its poll interval is in seconds."""
+
+
+def settings_of_protocol(
+    architecture: str, protocol: str, settings: Mapping[str, Any] | None = None, has_parent: bool = False
+) -> dict[str, Any]:
+    """Return the settings of a protocol with what differs from it; a protocol that is not there is refused.
+
+    :param has_parent: whether a parent decides on the shape of the potential, as far as `settings` say nothing of it.
+    """
+    kind = registry.load('architectures', architecture)
+    if protocol not in kind.protocols:
+        raise ValueError(f'{architecture} has no protocol `{protocol}`; there are {", ".join(kind.protocols)}.')
+    known = {name: value for name, value in kind.protocols[protocol].items() if not (has_parent and name in kind.shape)}
+    return {**known, **(settings or {})}
+
+
+def monitors_of(monitor: bool | Mapping[str, Any]) -> dict[str, orm.Dict]:
+    """Return the divergence monitor as an input; a mapping changes it: `{'minimum_poll_interval': 300}`."""
+    if monitor is False:
+        return {}
+    return {'divergence': orm.Dict({**MONITOR, **(monitor if isinstance(monitor, Mapping) else {})})}
+
+
+def fill(builder: Any, inputs: Mapping[str, Any]) -> Any:
+    """Set the inputs that were given, and leave the others out."""
+    for name, value in inputs.items():
+        if value is not None:
+            setattr(builder, name, value)
+    return builder
+
+
+def given(inputs: Mapping[str, Any], *names: str) -> AttributeDict:
+    """Return those of the named inputs that there are."""
+    return AttributeDict({name: inputs[name] for name in names if name in inputs})
+
+
+def how_it_ended(node: Any) -> str:
+    """Return how a process ended, in one line that names it."""
+    name = f'{node.process_label} (PK {node.pk})'
+    if node.is_excepted:
+        return f'{name} excepted: {" ".join((node.exception or "no reason was given.").split())}'
+    if node.is_killed:
+        return f'{name} was killed.'
+    return f'{name} ended with exit code {node.exit_status}: {node.exit_message or "all went well."}'
+
+
+def unknown_options(options: Mapping[str, Any], process: Any) -> str | None:
+    """Return a sentence where jobs have no such options."""
+    unknown = sorted(set(options) - set(process.spec().inputs['metadata']['options']))
+    return f'jobs have no option {", ".join(map(repr, unknown))}.' if unknown else None

@@ -1,0 +1,119 @@
+"""Trainings one after the other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from aiida.engine import run_get_node
+
+from aiida_perovmlip.data.dataset import DatasetData
+from aiida_perovmlip.data.potential import PotentialData
+from aiida_perovmlip.workflows.continual import ContinualWorkChain
+
+
+@pytest.fixture
+def sets(make_dataset):
+    return [make_dataset(4, seed=seed).store() for seed in range(3)]
+
+
+@pytest.fixture
+def run(python_code):
+    def start(stages: Any, architecture: str = 'unruly', **inputs: Any) -> Any:
+        builder = ContinualWorkChain.get_builder_from_protocol(architecture, python_code, stages, **inputs)
+        return run_get_node(builder)
+
+    return start
+
+
+def made_from_a_parent(potential):
+    return json.loads(potential.base.repository.get_object_content('unruly.json'))['has_parent']
+
+
+def test_each_stage_starts_from_the_potential_of_the_one_before(run, sets):
+    stages = [
+        {'training': sets[0], 'name': 'bulk'},
+        {'training': sets[1], 'settings': {'rate': 0.01}, 'validation': sets[2]},
+    ]
+    outputs, node = run(stages, settings={'steps': 2, 'rate': 0.2}, seed=7)
+    assert node.is_finished_ok, node.exit_message
+    assert list(outputs['potentials']) == ['stage_01_bulk', 'stage_02']
+    first, second = outputs['potentials'].values()
+    assert outputs['potential'].uuid == second.uuid
+    assert (made_from_a_parent(first), made_from_a_parent(second)) == (False, True)
+    trainings = {child.label or child.base.links.get_incoming().first().link_label: child for child in node.called}
+    later = trainings['stage_02']
+    assert later.inputs.parent.uuid == first.uuid
+    assert later.inputs.validation.uuid == sets[2].uuid
+    assert later.inputs.seed == 7
+    results = outputs['results'].get_dict()
+    assert results['stage_01_bulk']['strategy'] == 'scratch'
+    assert results['stage_02']['strategy'] == 'naive'
+    assert [results[name]['settings']['rate'] for name in sorted(results)] == [0.2, 0.01]
+
+
+def test_what_was_trained_before_a_stage_failed_stays(run, sets):
+    stages = [{'training': sets[0]}, {'training': sets[1], 'settings': {'way': 'raise'}}, {'training': sets[2]}]
+    outputs, node = run(stages)
+    assert node.exit_status == 550
+    assert 'stage `stage_02` gave no potential; those of 1 of 3 stages' in node.exit_message
+    assert 'a fault of the program' in node.exit_message
+    assert list(outputs['potentials']) == ['stage_01']
+    assert 'potential' not in outputs
+    assert outputs['results']['stage_02']['state'] == 'failed'
+
+
+def test_a_first_parent_is_taken_up(run, sets):
+    outputs, _ = run([{'training': sets[0]}])
+    outputs, node = run([{'training': sets[1]}], parent=outputs['potential'])
+    assert node.is_finished_ok, node.exit_message
+    assert made_from_a_parent(outputs['potential'])
+
+
+def test_a_stage_that_the_potential_before_cannot_take_is_refused_before_anything_runs(run, sets, make_frames):
+    known = {'labeller': 'test', 'functional': 'pairs'}
+    frame = make_frames(1)[0]
+    frame.numbers[0] = 11
+    sodium = DatasetData.from_frames([frame], known).store()
+    unlabelled = DatasetData.from_frames(make_frames(2, labels=False)).store()
+    first = {'training': sets[0]}
+    for stages, words in [
+        ([], 'there are no stages'),
+        ([first, {'training': sodium}], 'stage `stage_02`: the potential of the stages before does not know Na'),
+        ([first, {'training': sets[1], 'strategy': 'lora'}], 'unruly has no strategy `lora`; it has scratch, naive'),
+        ([first, {'training': sets[1], 'strategy': 'wild'}], 'there is no strategy `wild`'),
+        ([first, {'training': sets[1], 'replay': sets[2]}], 'replays nothing'),
+        ([first, {'training': sets[1], 'settings': {'steps': 0}}], 'at least 1'),
+        ([first, {'training': unlabelled}], 'has no energy and no forces'),
+        ([first, {'validation': sets[1]}], 'it has no `training` dataset'),
+        ([first, {'training': sets[1], 'epochs': 3}], "it has no input 'epochs'"),
+        ([first, {'training': 7}], '`training` has to be a DatasetData'),
+        ([{'training': sets[0], 'strategy': 'naive'}], 'stage `stage_01`: .* needs a `parent`'),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            run(stages)
+
+
+def test_a_later_stage_from_scratch_takes_no_parent(run, sets):
+    outputs, node = run([{'training': sets[0]}, {'training': sets[1], 'strategy': 'scratch'}])
+    assert node.is_finished_ok, node.exit_message
+    assert not made_from_a_parent(outputs['potential'])
+
+
+def test_elements_that_a_potential_has_dropped_end_the_chain_where_they_are_needed(run, sets, make_frames, tmp_path):
+    """Which elements a trained potential still knows is only known when it is there."""
+    (tmp_path / 'unruly.json').write_text(json.dumps({'way': 'none', 'elements': ['Cs', 'Pb', 'I']}))
+    facts = {'cutoff': 5.0, 'n_parameters': 1}
+    parent = PotentialData(tmp_path, architecture='unruly', elements=['Cs', 'Pb', 'I'], **facts).store()
+    frames = make_frames(2)
+    for frame in frames:
+        frame.numbers[:] = 55
+    caesium = DatasetData.from_frames(frames, {'labeller': 'test', 'functional': 'pairs'}).store()
+    stages = [{'training': caesium, 'settings': {'way': 'forgets'}}, {'training': sets[1]}]
+    outputs, node = run(stages, parent=parent)
+    assert node.exit_status == 550
+    assert 'could not be submitted' in node.exit_message
+    assert 'the parent does not know I, Pb; it knows Cs' in node.exit_message
+    assert list(outputs['potentials']) == ['stage_01']
+    assert outputs['results']['stage_01']['dropped_elements'] == ['I', 'Pb']
