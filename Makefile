@@ -4,6 +4,7 @@
 PYTHON ?= python3
 TORCH ?= cpu
 PREFIX ?=
+WORKERS ?= 2
 
 BIN := .venv/bin
 PLUGINS := mace tblite
@@ -30,6 +31,7 @@ help:
 	echo
 	echo 'PYTHON=python3.12   the Python to use, 3.11 or newer'
 	echo 'PREFIX=DIR          where environments of plug-ins lie; else ~/.local/share/aiida-perovmlip'
+	echo 'WORKERS=2            how many tests run at the same time'
 	echo 'TORCH=cpu|gpu|as-is which build of torch may be installed'
 
 demo: export AIIDA_PATH := $(CURDIR)/.demo
@@ -38,11 +40,11 @@ demo: venv
 	$(BIN)/verdi run examples/first_potential.py --output .demo/first-potential
 
 test: export AIIDA_PATH := $(CURDIR)/.venv
-test: PLUGINS += pyscf
+test: PLUGINS += allegro nep pyscf
 test: venv-dev
 	$(SETUP) --environments-only
 	tools/ensure_programs.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: venv-dev
 	$(BIN)/ruff check

@@ -382,3 +382,25 @@ def test_the_table_reads_in_meV_with_one_row_for_each_block():
         ('group b', 'energy per atom', '1', '12.5', '12.5', 'meV/atom', '–'),
         ('group b', 'forces', '3', '1 not finite', '–', 'meV/Å', '–'),
     ]
+
+
+def test_errors_of_a_head_are_those_of_its_frames_alone():
+    columns = dataset()
+    heads = ['pbe' if index % 2 else 'r2scan.new' for index in range(12)]
+    accumulator = MetricsAccumulator()
+    accumulator.add_frames(**columns, heads=heads)
+    found = accumulator.metrics()
+    assert list(found['per_head']) == ['pbe', 'r2scan_new']
+    sizes = np.diff(columns['offsets'])
+    mine = np.array(heads) == 'pbe'
+    error = columns['forces_predicted'] - columns['forces_reference']
+    assert found['per_head']['pbe']['forces']['rmse'] == pytest.approx(
+        np.sqrt(np.mean(error[np.repeat(mine, sizes)] ** 2))
+    )
+    energy = (columns['energy_predicted'] - columns['energy_reference']) / sizes
+    assert found['per_head']['pbe']['energy_per_atom']['mae'] == pytest.approx(np.abs(energy[mine]).mean())
+    assert {row[0] for row in flat_rows(found)} >= {'head pbe', 'head r2scan_new'}
+
+
+def test_heads_that_are_not_given_are_not_told_apart():
+    assert 'per_head' not in accumulated(dataset())

@@ -10,6 +10,7 @@ from aiida import orm
 
 from aiida_perovmlip.calculations.evaluate import EvaluateCalculation
 from aiida_perovmlip.calculations.train import TrainCalculation
+from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 
@@ -80,9 +81,11 @@ def test_a_selection_is_evaluated_in_its_own_order(run_job, potential, validatio
     assert np.array_equal(part['predictions'].get_array('energy'), expected)
 
 
-def unruly(tmp_path, way, elements=('Cs', 'Pb', 'I'), heads=('default',)):
-    (tmp_path / 'unruly.json').write_text(json.dumps({'way': way, 'elements': list(elements)}))
-    return PotentialData(tmp_path, architecture='unruly', elements=elements, cutoff=5.0, heads=heads).store()
+def unruly(tmp_path, way, elements=('Cs', 'Pb', 'I'), heads=('default',), levels=None):
+    content = {'way': way, 'elements': list(elements), 'heads': list(heads) if len(heads) > 1 else []}
+    (tmp_path / 'unruly.json').write_text(json.dumps({key: value for key, value in content.items() if value}))
+    kind = {'architecture': 'unruly', 'elements': elements, 'cutoff': 5.0, 'heads': heads, 'levels': levels}
+    return PotentialData(tmp_path, **kind).store()
 
 
 def test_predictions_that_are_not_finite_have_their_own_exit_code(run_job, validation, tmp_path):
@@ -126,3 +129,68 @@ def test_levels_are_not_mixed_into_one_number(run_job, potential, make_dataset, 
     joined = DatasetData.concatenate([make_dataset(1).store(), other], heads=['pairs', 'other']).store()
     with pytest.raises(ValueError, match=r'mixes the levels.*select_head'):
         run_job(EvaluateCalculation, None, potential=potential, dataset=joined)
+
+
+@pytest.fixture
+def mixed(make_dataset, make_frames):
+    """Return frames of two levels, in turns."""
+    other = DatasetData.from_frames(make_frames(2, seed=5), OTHER).store()
+    joined = DatasetData.concatenate([make_dataset(2).store(), other], heads=['pairs', 'other']).store()
+    return joined.select([0, 2, 1, 3]).store()
+
+
+OTHER = {'labeller': 'test', 'functional': 'other'}
+
+
+def test_each_frame_is_predicted_by_the_head_that_it_carries(run_job, mixed, tmp_path):
+    potential = unruly(tmp_path, 'none', heads=('pairs', 'other'), levels=mixed.levels)
+    outputs, node = run_job(EvaluateCalculation, None, potential=potential, dataset=mixed)
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['predictions'].get_array('energy').tolist() == [1.0, 2.0, 1.0, 2.0]
+    assert (outputs['predictions'].get_array('forces').reshape(4, -1)[:, 0] == [1.0, 2.0, 1.0, 2.0]).all()
+    assert outputs['results']['heads'] == {'pairs': 2, 'other': 2}
+    metrics = outputs['metrics'].get_dict()
+    assert (metrics['head'], metrics['same_level']) == (None, True)
+    reference = mixed.frames.column('energy')[[1, 3]]
+    assert metrics['per_head']['other']['energy_per_atom']['bias'] == pytest.approx(np.mean(2.0 - reference) / 40)
+
+
+def test_a_head_that_the_potential_has_not_is_refused_before_it_starts(run_job, mixed, tmp_path):
+    potential = unruly(tmp_path, 'none', heads=('pairs', 'third'))
+    with pytest.raises(ValueError, match='none for the frames of other'):
+        run_job(EvaluateCalculation, None, potential=potential, dataset=mixed)
+    with pytest.raises(ValueError, match='which one head cannot all predict'):
+        run_job(EvaluateCalculation, None, potential=potential, dataset=mixed, head='pairs')
+
+
+def test_heads_of_one_name_but_another_level_are_refused_unless_they_are_meant(run_job, mixed, validation, tmp_path):
+    potential = unruly(tmp_path, 'none', heads=('default', 'other'), levels={'default': Level.from_dict(OTHER)})
+    with pytest.raises(ValueError, match=r"not of one level of theory.*with `head='default'`"):
+        run_job(EvaluateCalculation, None, potential=potential, dataset=validation)
+    outputs, node = run_job(EvaluateCalculation, None, potential=potential, dataset=validation, head='default')
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['metrics']['same_level'] is False
+
+
+def test_what_was_predicted_before_the_wall_time_ran_out_is_kept(run_job, make_dataset, tmp_path):
+    dataset = make_dataset(60).store()
+    options = {'max_wallclock_seconds': 2}
+    outputs, node = run_job(EvaluateCalculation, options, potential=unruly(tmp_path, 'sluggish'), dataset=dataset)
+    assert node.exit_status == 400
+    done = outputs['results']['n_frames_done']
+    assert 1 < done < 60
+    assert f'{60 - done} of 60 frames were left' in node.exit_message
+    assert f'dataset.select(slice({done}, None))' in node.exit_message
+    assert np.isfinite(outputs['predictions'].get_array('energy')).sum() == done
+    assert np.isfinite(outputs['predictions'].get_array('forces')[:, 0]).sum() == 40 * done
+    assert 'metrics' not in outputs
+    assert len(dataset.select(slice(done, None))) == 60 - done
+
+
+def test_the_speed_is_measured_when_the_potential_is_warm(run_job, make_dataset, tmp_path):
+    potential = unruly(tmp_path, 'sluggish')
+    outputs, _ = run_job(EvaluateCalculation, None, potential=potential, dataset=make_dataset(4).store())
+    assert outputs['metrics']['microseconds_per_atom'] == pytest.approx(0.1 / 40 * 1e6, rel=0.5)
+    assert outputs['metrics']['speed_is_warm'] is True
+    assert outputs['metrics']['peak_memory_mb'] > 10
+    assert outputs['metrics']['device'] == 'cpu'

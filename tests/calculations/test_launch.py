@@ -14,6 +14,7 @@ import pytest
 from aiida import orm
 
 from aiida_perovmlip import launch
+from aiida_perovmlip.calculations.progress import read_progress
 from aiida_perovmlip.compute.contract import PROGRESS
 
 STATE = {'what': 'labelling', 'step': 1, 'of': 2, 'seconds': 1.0}
@@ -35,7 +36,7 @@ def job(localhost: Any, tmp_path: Path) -> Callable[..., Any]:
 
 
 def test_progress_is_read_from_folders_of_any_name(job):
-    assert launch.read_progress(job()) == STATE
+    assert read_progress(job()) == STATE
 
 
 def test_only_jobs_of_ours_are_followed(job):

@@ -53,8 +53,8 @@ def test_products_that_are_missing_are_noticed(python_code, training, script):
 def test_predictions_of_another_length_are_noticed(python_code, run_job, training, validation):
     outputs, _ = run_job(TrainCalculation, None, training=training, architecture='reference')
     shorten = (
-        f"{python_code.filepath_executable} -c \"import numpy as np; d = dict(np.load('predictions.npz')); "
-        "d['energy'] = d['energy'][1:]; np.savez('predictions.npz', **d)\""
+        f"{python_code.filepath_executable} -c \"import numpy as np; p = 'predictions/energy.npy'; "
+        'np.save(p, np.load(p)[1:])"'
     )
     inputs = {'potential': outputs['potential'], 'dataset': validation}
     _, node = run_with(python_code, EvaluateCalculation, shorten, **inputs)

@@ -131,16 +131,17 @@ class ErrorSum:
 
 
 class MetricsAccumulator:
-    """Errors in energy per atom, forces and stress: overall, by element and by group.
+    """Errors in energy per atom, forces and stress: overall, by element, by group and, where they are given, by head.
 
-    In the names of groups a `.` becomes `_`, because AiiDA's queries read a dot as a step into a dictionary; groups
-    whose names then are the same count as one.
+    In the names of groups and heads a `.` becomes `_`, because AiiDA's queries read a dot as a step into a
+    dictionary; those whose names then are the same count as one.
     """
 
     def __init__(self) -> None:
         self._n_frames = 0
         self._n_atoms = 0
         self._groups: dict[str, dict[str, ErrorSum]] = {}
+        self._heads: dict[str, dict[str, ErrorSum]] = {}
         self._elements: dict[int, ErrorSum] = {}
 
     def add_frame(
@@ -186,6 +187,7 @@ class MetricsAccumulator:
         forces_predicted: ArrayLike,
         stress_reference: ArrayLike | None = None,
         stress_predicted: ArrayLike | None = None,
+        heads: Sequence[str] | None = None,
     ) -> None:
         """Add many frames, their atoms one after another.
 
@@ -197,6 +199,7 @@ class MetricsAccumulator:
         :param stress_reference: (n_frames, 6) in eV/Å³, NaN in the rows of frames without stress; so is
             `stress_predicted`, but there NaN means a failure wherever the reference has a stress. None, in either,
             compares no stress.
+        :param heads: the head that predicted each frame; None tells no heads apart.
         """
         numbers, starts = np.asarray(numbers), np.asarray(offsets)
         sizes = np.diff(starts)
@@ -206,16 +209,10 @@ class MetricsAccumulator:
         has_stress, stresses = _stresses(stress_reference, stress_predicted, len(sizes))
         for number, atoms in _by_value(numbers):
             self._elements.setdefault(int(number), ErrorSum()).add(forces[0][atoms], forces[1][atoms])
-        group_of_atom = np.repeat(np.arange(len(sizes)), sizes)
-        names, codes = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
-        atoms_of = dict(_by_value(codes[group_of_atom]))
-        for code, frames in _by_value(codes):
-            sums = self._group(str(names[code]))
-            sums['energy_per_atom'].add(energies[0][frames] / sizes[frames], energies[1][frames] / sizes[frames])
-            sums['forces'].add(forces[0][atoms_of[code]], forces[1][atoms_of[code]])
-            frames = frames[has_stress[frames]]
-            if len(frames):
-                sums['stress'].add(stresses[0][frames], stresses[1][frames])
+        columns = _Columns(sizes, energies, forces, has_stress, stresses)
+        _add_by(self._groups, groups, columns)
+        if heads is not None:
+            _add_by(self._heads, heads, columns)
         self._n_frames += len(sizes)
         self._n_atoms += len(numbers)
 
@@ -242,11 +239,33 @@ class MetricsAccumulator:
                 for number in sorted(self._elements)
             },
             'per_group': {name: _blocks(self._groups[name]) for name in sorted(self._groups)},
+            **({'per_head': {name: _blocks(self._heads[name]) for name in sorted(self._heads)}} if self._heads else {}),
         }
 
-    def _group(self, name: str) -> dict[str, ErrorSum]:
-        """Return the sums of a group, new ones for a new group."""
-        return self._groups.setdefault(name.replace('.', '_'), _new_sums())
+
+@dataclass(frozen=True)
+class _Columns:
+    """Frames with references and predictions: `sizes` (n_frames,), the others in pairs of reference and prediction."""
+
+    sizes: NDArray[Any]
+    energies: tuple[NDArray[np.float64], NDArray[np.float64]]
+    forces: tuple[NDArray[Any], NDArray[Any]]
+    has_stress: NDArray[np.bool_]
+    stresses: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _add_by(sums_of: dict[str, dict[str, ErrorSum]], categories: Sequence[str], columns: _Columns) -> None:
+    """Add frames to the sums of the category that each belongs to."""
+    names, codes = np.unique(np.asarray(categories, dtype=np.str_), return_inverse=True)
+    atoms_of = dict(_by_value(np.repeat(codes, columns.sizes)))
+    for code, frames in _by_value(codes):
+        sums = sums_of.setdefault(str(names[code]).replace('.', '_'), _new_sums())
+        sizes = columns.sizes[frames]
+        sums['energy_per_atom'].add(*(energy[frames] / sizes for energy in columns.energies))
+        sums['forces'].add(*(forces[atoms_of[code]] for forces in columns.forces))
+        frames = frames[columns.has_stress[frames]]
+        if len(frames):
+            sums['stress'].add(*(stress[frames] for stress in columns.stresses))
 
 
 def flat_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -257,6 +276,8 @@ def flat_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
     scopes = [('all', metrics)]
     scopes += [(f'element {symbol}', blocks) for symbol, blocks in metrics['per_element'].items()]
     scopes += [(f'group {name}', blocks) for name, blocks in metrics['per_group'].items()]
+    heads = metrics.get('per_head', {})
+    scopes += [(f'head {name}', blocks) for name, blocks in heads.items() if len(heads) > 1]
     return [_row(scope, key, blocks[key]) for scope, blocks in scopes for key in UNITS if key in blocks]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,9 @@ from aiida.engine import CalcJobProcessSpec
 from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
 from aiida_perovmlip.compute import checkpoint, registry
 from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, common_problem, missing_elements
+from aiida_perovmlip.compute.children import COMMAND
 from aiida_perovmlip.compute.contract import Response, Status
+from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.tasks.train import CURVE, POTENTIAL
 from aiida_perovmlip.data.dataset import DatasetData
@@ -37,7 +39,7 @@ class TrainCalculation(ComputeCalculation):
     architecture: ClassVar[str | None] = None
     """The architecture that this class trains; None leaves it to the input."""
 
-    retrieved = ('trainer.log', 'training.jsonl')
+    retrieved = ('trainer.log', COMMAND)
     products = (POTENTIAL, CURVE)
 
     @classmethod
@@ -122,6 +124,7 @@ class TrainCalculation(ComputeCalculation):
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Take the checkpoint of an earlier run along."""
         info = super().prepare_for_submission(folder)
+        info.retrieve_list += registry.load('architectures', self.inputs.architecture.value).records
         if 'restart' in self.inputs:
             earlier = self.inputs.restart
             path = f'{earlier.get_remote_path()}/{checkpoint.FOLDER}'
@@ -143,13 +146,26 @@ class TrainCalculation(ComputeCalculation):
             if curve:
                 yield 'curve', _curve(curve)
         if response.status is Status.OK:
-            yield 'potential', _potential(node, response.results['facts'], folder / POTENTIAL)
+            results = response.results
+            yield 'potential', _potential(node, results['facts'], results['effective'], folder / POTENTIAL)
+
+
+class TrainAllegroCalculation(TrainCalculation):
+    """Train an Allegro potential."""
+
+    architecture = 'allegro'
 
 
 class TrainMaceCalculation(TrainCalculation):
     """Train a MACE potential."""
 
     architecture = 'mace'
+
+
+class TrainNepCalculation(TrainCalculation):
+    """Train a NEP potential."""
+
+    architecture = 'nep'
 
 
 def strategy_of(inputs: Any) -> str:
@@ -174,11 +190,12 @@ def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
         if unseen:
             return f'the validation dataset holds {", ".join(unseen)}, which the training dataset does not.'
     strategy = strategy_of(inputs)
-    if len(fingerprints) > 1 and strategy != 'multihead':
+    architecture: Architecture = registry.load('architectures', name)()
+    if len(fingerprints) > 1 and not architecture.has_heads(strategy):
         heads = ', '.join(training.levels)
         return (
-            f'the datasets mix {len(fingerprints)} levels of theory (heads {heads}); a potential has one, but for the '
-            'strategy `multihead`. Take one of them: `dataset.select_head(…)`.'
+            f'the datasets mix {len(fingerprints)} levels of theory (heads {heads}), and a potential of `{name}` by '
+            f'the strategy `{strategy}` has one. Take one of them: `dataset.select_head(…)`.'
         )
     if 'restart' in inputs and 'code' in inputs and inputs['restart'].computer.uuid != inputs['code'].computer.uuid:
         here, there = inputs['code'].computer.label, inputs['restart'].computer.label
@@ -186,7 +203,6 @@ def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
     parent: PotentialData | None = inputs.get('parent', None)
     if parent is not None and parent.architecture != name:
         return f'the parent is a potential of `{parent.architecture}`, not of `{name}`.'
-    architecture: Architecture = registry.load('architectures', name)()
     plan = Plan(
         strategy=strategy,
         settings=read_settings(architecture.Settings, settings),
@@ -224,19 +240,33 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _potential(node: orm.CalcJobNode, facts: dict[str, Any], folder: Path) -> PotentialData:
+def _potential(node: orm.CalcJobNode, facts: dict[str, Any], effective: dict[str, Any], folder: Path) -> PotentialData:
     """Return the potential with what the job read from its files and with the level of theory of its labels."""
-    levels = node.inputs.training.levels
-    heads = facts['heads']
-    if len(heads) == 1 and len({level.fingerprint for level in levels.values()}) == 1:
-        levels = {heads[0]: next(iter(levels.values()))}
+    levels = _levels(node, facts['heads'], effective.get('heads'))
     return PotentialData(
         folder,
         architecture=node.inputs.architecture.value,
         elements=facts['elements'],
         cutoff=facts['cutoff'],
-        heads=heads,
-        levels={head: level for head, level in levels.items() if head in heads},
+        heads=facts['heads'],
+        levels=levels,
         dtype=facts['dtype'],
         n_parameters=facts['n_parameters'],
     )
+
+
+def _levels(
+    node: orm.CalcJobNode, heads: Sequence[str], origins: Mapping[str, Mapping[str, str]] | None
+) -> dict[str, Level]:
+    """Return the level of theory of each head, as far as it is known.
+
+    :param origins: of which of the inputs (`training` or `parent`) and under which name there a head is; None where the
+        architecture has nothing to tell.
+    """
+    levels = node.inputs.training.levels
+    if len(heads) == 1 and len({level.fingerprint for level in levels.values()}) == 1:
+        return {heads[0]: next(iter(levels.values()))}
+    known = {'training': levels, 'parent': node.inputs.parent.levels if 'parent' in node.inputs else {}}
+    named = origins or {head: {'of': 'training', 'head': head} for head in heads}
+    found = {head: known[origin['of']].get(origin['head']) for head, origin in named.items()}
+    return {head: level for head, level in found.items() if head in heads and level is not None}

@@ -9,7 +9,7 @@ import click
 
 from aiida_perovmlip import __version__
 
-VERBS = ('doctor', 'report', 'setup')
+VERBS = ('compare', 'doctor', 'report', 'setup', 'watch')
 """Each is a module of this package that holds a command of the same name."""
 
 

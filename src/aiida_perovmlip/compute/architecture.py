@@ -132,6 +132,10 @@ class Architecture(Plugin):
         """Return a sentence where this plan cannot work, before anything runs."""
         return None
 
+    def has_heads(self, strategy: str) -> bool:
+        """Whether a training by this strategy can have a head for each of several levels of theory."""
+        return False
+
     def smaller_batch(self, settings: Any) -> dict[str, Any] | None:
         """Return the settings to change where memory ran out, as far as possible without another result.
 
@@ -142,6 +146,12 @@ class Architecture(Plugin):
     def lower_rate(self, settings: Any) -> dict[str, Any] | None:
         """Return the settings to change where the training diverged; None where the rate cannot be lowered."""
         return None
+
+    shape: ClassVar[tuple[str, ...]] = ()
+    """Settings that a parent has the last word on: those of its network. A protocol leaves them to it."""
+
+    records: ClassVar[tuple[str, ...]] = ()
+    """Small files that a training writes for its trainer or that the trainer leaves; they are kept with the job."""
 
     @abstractmethod
     def train(self, training: Training) -> Trained:

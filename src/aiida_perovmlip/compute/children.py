@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,9 @@ from typing import IO, Any
 
 EVERY = 1.0
 """Seconds between two looks at the parent."""
+
+COMMAND = 'command.json'
+"""What a job's child was started with: `command`, and what of its `environment` differs from the job's."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """What schedulers and people send to a job that is to stop; the job decides what that means for its children."""
@@ -124,7 +128,9 @@ def _stop_signals_blocked() -> Iterator[None]:
 
 
 def start_child(command: list[str], folder: Path, log: IO[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a program that writes into a log and does not outlive this process."""
+    """Start a program that writes into a log and does not outlive this process; `COMMAND` tells how to run it again."""
+    different = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+    (folder / COMMAND).write_text(json.dumps({'command': command, 'environment': different}, indent=1))
     return subprocess.Popen(
         command,
         cwd=folder,

@@ -1,0 +1,102 @@
+"""What the plug-in adds to a training, beside the same trainer started by hand in the same run.
+
+Trains by `TrainCalculation`, from submission to stored outputs; then runs the trainer's bare command in a new folder
+with the files that the job had written for it. Prints both wall times and their ratio. Make the training at least five
+minutes long by `--settings`: what is added does not grow with it. Works in a temporary profile of its own.
+
+    python benchmarks/training.py --frames FILE [--architecture mace] [--settings '{"epochs": 50}'] [--cores N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+COMMAND = 'command.json'
+
+
+def by_hand(workdir: Path, python: Path, architecture: str, folder: Path) -> float:
+    """Return the seconds of the trainer's own command, in a folder with the files that it reads."""
+    record = workdir / COMMAND
+    for path in workdir.iterdir():
+        if path.is_file() and path.stat().st_mtime <= record.stat().st_mtime:
+            shutil.copy(path, folder)
+    started = json.loads(record.read_text())
+    command = started['command']
+    if architecture == 'nep':  # our child drives neppo by its Python interface; this is its own command
+        command = [str(python.parent / 'neppo'), 'train', '.', '--device', 'cpu']
+    begun = time.perf_counter()
+    with (folder / 'by-hand.log').open('w') as log:
+        subprocess.run(
+            command, cwd=folder, env={**os.environ, **started['environment']}, stdout=log, stderr=log, check=True
+        )
+    return time.perf_counter() - begun
+
+
+def by_plugin(arguments: argparse.Namespace) -> tuple[float, Any]:
+    """Return the seconds of a job, from submission to stored outputs, and its node."""
+    from aiida import orm
+    from aiida.engine import run_get_node
+
+    from aiida_perovmlip.calculations.train import TrainCalculation
+    from aiida_perovmlip.compute.level import Level
+    from aiida_perovmlip.data.dataset import DatasetData
+
+    frames = DatasetData.from_extxyz(arguments.frames, Level('unknown', functional='as in the file'))
+    parts = frames.split({'training': len(frames) - 20, 'validation': 20}, seed=0)
+    builder = TrainCalculation.get_builder()
+    builder.code = orm.load_code(f'{arguments.architecture}@localhost')
+    builder.architecture = arguments.architecture
+    builder.training, builder.validation = parts['training'].store(), parts['validation'].store()
+    builder.settings = json.loads(arguments.settings)
+    resources = {'num_machines': 1, 'num_mpiprocs_per_machine': 1, 'num_cores_per_mpiproc': arguments.cores}
+    builder.metadata.options.resources = resources
+    begun = time.perf_counter()
+    node = run_get_node(builder)[1]
+    if not node.is_finished_ok:
+        raise SystemExit(node.exit_message)
+    return time.perf_counter() - begun, node
+
+
+def main() -> None:
+    """Run both and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--frames', type=Path, help='extended XYZ with labels')
+    parser.add_argument('--architecture', default='mace')
+    parser.add_argument('--settings', default='{}', help='settings of the architecture as JSON')
+    parser.add_argument('--cores', type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.frames is None:
+        sys.exit('Name labelled frames: --frames FILE.')
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as bare:
+        os.environ['AIIDA_PATH'] = folder
+        from aiida import load_profile
+
+        from aiida_perovmlip.installation import environments, profile
+
+        name = arguments.architecture
+        python = environments.python_of(name)
+        if python is None:
+            sys.exit(f'There is no environment of {name}: aiida-perovmlip setup --environments-only --with {name}')
+        profile.ensure_profile()
+        load_profile()
+        profile.ensure_localhost()
+        profile.ensure_code(name, python)
+        seconds, node = by_plugin(arguments)
+        task = node.outputs.results['seconds']['task']
+        hand = by_hand(Path(node.get_remote_workdir()), python, name, Path(bare))
+        print(f'{name}, {arguments.cores} cores: by hand {hand:.1f} s, by the plug-in {seconds:.1f} s')
+        print(f'of which its task {task:.1f} s')
+        print(f'ratio {seconds / hand:.3f}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,67 @@
+"""Frames that are chosen by what a potential sees of them, with provenance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida import orm
+
+from aiida_perovmlip.analysis.farthest import choose_farthest
+from aiida_perovmlip.calculations.functions import recorded
+from aiida_perovmlip.compute.tasks.embed import MEAN
+from aiida_perovmlip.data.dataset import DatasetData
+
+
+@recorded
+def choose_frames(
+    dataset: DatasetData,
+    descriptors: orm.ArrayData,
+    count: orm.Int,
+    seed: orm.Int | None = None,
+    known: orm.ArrayData | None = None,
+) -> DatasetData:
+    """Choose frames that differ as much as possible, one by one, each the farthest from all before it.
+
+    The frames come in the order of choice, so that the first of them are what a smaller choice would give.
+
+    :param descriptors: what an `EmbedCalculation` of this dataset returned.
+    :param count: how many frames to choose.
+    :param seed: of the lot that the first frame is drawn by; 0 if left out.
+    :param known: descriptors, by the same potential, of frames that one has already and wants no more of.
+    """
+    _refuse_others(dataset, descriptors, known)
+    points = descriptors.get_array(MEAN)
+    if len(points) != len(dataset):
+        raise ValueError(f'there are {len(points)} descriptors for {len(dataset)} frames; embed this very dataset.')
+    choice = choose_farthest(
+        points, count.value, seed.value if seed is not None else 0, None if known is None else known.get_array(MEAN)
+    )
+    if len(choice.positions) < count.value:
+        raise ValueError(
+            f'only {len(choice.positions)} of the {len(dataset)} frames differ for the potential, so {count.value} '
+            'cannot be chosen; ask for fewer.'
+        )
+    return dataset.select(choice.positions)
+
+
+def _refuse_others(dataset: DatasetData, descriptors: orm.ArrayData, known: orm.ArrayData | None) -> None:
+    """Refuse descriptors that are known to be of other frames, or by another potential than the known ones."""
+    own = _origin(descriptors, 'dataset')
+    if own is not None and own.content_hash != dataset.content_hash:
+        raise ValueError(
+            f'the descriptors are those of the dataset {own.pk}, not of {dataset.pk}; embed this very dataset.'
+        )
+    if known is None:
+        return
+    one, other = _origin(descriptors, 'potential'), _origin(known, 'potential')
+    if one is not None and other is not None and one.content_hash != other.content_hash:
+        raise ValueError(
+            f'the descriptors are by the potential {one.pk}, the known ones by {other.pk}: they cannot be compared. '
+            'Embed both datasets with one potential.'
+        )
+
+
+def _origin(node: orm.ArrayData, name: str) -> Any:
+    """Return an input of the job that made the descriptors; None where nothing is known of it."""
+    creator = node.creator
+    return creator.inputs[name] if creator is not None and name in creator.inputs else None

@@ -1,0 +1,247 @@
+"""Which potential has which errors on which test set, asked of the database without loading a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aiida_perovmlip.query.lineage import EVALUATE, lineage_records
+
+if TYPE_CHECKING:
+    from aiida.orm import QueryBuilder
+    from pandas import DataFrame
+
+UNITS = {'energy_per_atom': 'eV/atom', 'forces': 'eV/Å', 'stress': 'eV/Å³'}
+"""Unit of the errors of each quantity."""
+
+ERRORS = ('mae', 'rmse')
+METRICS = (
+    *UNITS,
+    'per_head',
+    'head',
+    'same_level',
+    'same_level_per_head',
+    'state',
+    'microseconds_per_atom',
+    'peak_memory_mb',
+    'device',
+)
+"""What is asked of the metrics; all of them, with every group and element, would take a hundred times as long."""
+
+EXIT_CODES = (0, 530)
+"""Evaluations that came to their end: those that succeeded, and those that met predictions which are not finite."""
+
+Record = dict[str, Any]
+
+
+def compare_query(
+    potentials: Iterable[Any] | None = None, datasets: Iterable[Any] | None = None, newest: bool = True
+) -> QueryBuilder:
+    """Return the query beneath `compare`: an evaluation with its potential, its dataset and its metrics a row.
+
+    It can be narrowed further: its tags are `potential`, `evaluation`, `dataset` and `metrics`. What the attributes
+    hold is described in the topic on metrics.
+
+    :param potentials: nodes, PKs or UUIDs; None for all.
+    :param datasets: nodes, PKs or UUIDs; None for all. Datasets of the same content count as one.
+    :param newest: order by age, the newest first, as `compare` needs it.
+    """
+    from aiida import orm
+
+    from aiida_perovmlip.data.dataset import DatasetData
+    from aiida_perovmlip.data.potential import PotentialData
+
+    query = orm.QueryBuilder()
+    query.append(
+        PotentialData,
+        tag='potential',
+        filters=among(potentials),
+        project=['id', 'uuid', 'label', 'attributes.architecture', 'attributes.heads'],
+    )
+    query.append(
+        orm.CalcJobNode,
+        tag='evaluation',
+        with_incoming='potential',
+        edge_filters={'label': 'potential'},
+        filters={'process_type': EVALUATE, 'attributes.exit_status': {'in': list(EXIT_CODES)}},
+        project=['id', 'uuid', 'ctime'],
+    )
+    query.append(
+        DatasetData,
+        tag='dataset',
+        with_outgoing='evaluation',
+        edge_filters={'label': 'dataset'},
+        filters=_of_content(datasets),
+        project=['id', 'uuid', 'label', 'attributes.content_hash', 'attributes.n_frames'],
+    )
+    query.append(
+        orm.Dict,
+        tag='metrics',
+        with_incoming='evaluation',
+        edge_filters={'label': 'metrics'},
+        project=[f'attributes.{name}' for name in METRICS],
+    )
+    return query.order_by({'evaluation': {'id': 'desc'}}) if newest else query
+
+
+def compare_records(
+    potentials: Iterable[Any] | None = None, datasets: Iterable[Any] | None = None, newest: bool = True
+) -> list[Record]:
+    """Return a record for each potential, test set and head, as plain values; see `compare`."""
+    seen: set[tuple[Any, ...]] = set()
+    names: dict[str, tuple[int, str]] = {}
+    records = []
+    for row in compare_query(potentials, datasets).iterall():
+        for record in _records_of(row):
+            key = (record['potential'], record['content'], record['head'])
+            if not (newest and key in seen):
+                records.append(record)
+            seen.add(key)
+            known = names.get(record['content'], (record['dataset'], ''))
+            # Of datasets with the same content the oldest gives the number, and the oldest that has a label the name.
+            names[record['content']] = (min(known[0], record['dataset']), record['dataset_label'] or known[1])
+    for record in records:
+        record['dataset'], record['dataset_label'] = names[record['content']]
+    return sorted(records, key=lambda record: (record['dataset'], record['head'], record['potential']))
+
+
+def compare(
+    potentials: Iterable[Any] | None = None, datasets: Iterable[Any] | None = None, newest: bool = True
+) -> DataFrame:
+    """Return the errors of potentials on the test sets that they were evaluated on, in one pandas table.
+
+    A row is a potential, a test set and a head. Test sets of the same content count as one, under the smallest PK. A
+    row whose predictions are not finite has NaN for errors and `not_finite` as its `state`.
+
+    :param potentials: nodes, PKs or UUIDs; None for all.
+    :param datasets: nodes, PKs or UUIDs; None for all.
+    :param newest: keep the newest evaluation alone where there are several of one potential, test set and head.
+    """
+    import pandas
+
+    records = compare_records(potentials, datasets, newest)
+    columns = columns_of()
+    named = headings(columns)
+    numbers = {name: float for name in columns if named[name] != name}
+    return pandas.DataFrame(records, columns=columns).astype(numbers).rename(columns=named)
+
+
+def columns_of() -> list[str]:
+    """Return the names of the columns of a record."""
+    return list(_record_of((None,) * 14, {}, '', {}))
+
+
+def headings(columns: Sequence[str]) -> dict[str, str]:
+    """Return the names of columns with their units, by their names in records."""
+    units = {f'{quantity}_{error}': unit for quantity, unit in UNITS.items() for error in ERRORS}
+    units |= {'speed': 'µs/atom', 'peak_memory': 'MB'}
+    return {name: f'{name} [{units[name]}]' if name in units else name for name in columns}
+
+
+def forgetting_records(potential: Any) -> tuple[list[Record], list[Record]]:
+    """Return the stages of a potential's lineage, the oldest first, and the records of all their evaluations."""
+    stages = lineage_records(potential)
+    return stages, compare_records([stage['potential'] for stage in stages])
+
+
+def forgetting_matrix(potential: Any, quantity: str = 'forces', error: str = 'rmse') -> DataFrame:
+    """Return what each stage of a potential's lineage knows of each test set: a row a stage, a column a test set.
+
+    A column whose errors grow downwards is forgotten; NaN is what nobody evaluated. The unit is in `attrs['unit']`.
+
+    :param potential: the last stage, as node, PK or UUID.
+    :param quantity: `energy_per_atom`, `forces` or `stress`.
+    :param error: `mae` or `rmse`.
+    """
+    import pandas
+
+    name = error_name(quantity, error)
+    stages, records = forgetting_records(potential)
+    cells = {(record['potential'], column_name(record)): record[name] for record in records}
+    columns = list(dict.fromkeys(column for _, column in cells))
+    pks = [stage['potential'] for stage in stages]
+    table = pandas.DataFrame(
+        [[cells.get((pk, column)) for column in columns] for pk in pks],
+        index=pandas.Index(pks, name='potential'),
+        columns=pandas.Index(columns, name='test set'),
+        dtype=float,
+    )
+    table.attrs |= {'quantity': quantity, 'error': error, 'unit': UNITS[quantity]}
+    return table
+
+
+def error_name(quantity: str, error: str) -> str:
+    """Return the name of an error in records; refuse what is none."""
+    if quantity not in UNITS or error not in ERRORS:
+        raise ValueError(
+            f'there is no {error!r} of {quantity!r}; the quantities are {", ".join(UNITS)}, the errors '
+            f'{", ".join(ERRORS)}.'
+        )
+    return f'{quantity}_{error}'
+
+
+def column_name(record: Mapping[str, Any]) -> str:
+    """Return what to call a test set and a head in one word."""
+    name = f'{record["dataset_label"]} ({record["dataset"]})' if record['dataset_label'] else str(record['dataset'])
+    return name if record['head'] in ('default', 'Default') else f'{name} {record["head"]}'
+
+
+def _records_of(row: Sequence[Any]) -> list[Record]:
+    """Return a record for each head of an evaluation."""
+    metrics = dict(zip(METRICS, row[-len(METRICS) :], strict=True))
+    per_head = metrics.get('per_head') or {}
+    if len(per_head) > 1:
+        same = metrics.get('same_level_per_head') or {}
+        return [
+            _record_of(row, metrics, head, {**errors, 'same_level': same.get(head)})
+            for head, errors in per_head.items()
+        ]
+    heads = row[4] or []
+    head = metrics.get('head') or next(iter(per_head), heads[0] if len(heads) == 1 else '')
+    return [_record_of(row, metrics, head, metrics)]
+
+
+def _record_of(row: Sequence[Any], metrics: Mapping[str, Any], head: str, errors: Mapping[str, Any]) -> Record:
+    """Return one record; an error that is not there is None."""
+    same_level = errors.get('same_level')
+    return {
+        'potential': row[0],
+        'potential_label': row[2],
+        'architecture': row[3],
+        'dataset': row[8],
+        'dataset_label': row[10],
+        'n_frames': row[12],
+        'head': head,
+        **{f'{quantity}_{error}': (errors.get(quantity) or {}).get(error) for quantity in UNITS for error in ERRORS},
+        'state': metrics.get('state'),
+        'same_level': None if same_level is None else bool(same_level),
+        'speed': metrics.get('microseconds_per_atom'),
+        'peak_memory': metrics.get('peak_memory_mb'),
+        'device': metrics.get('device'),
+        'evaluation': row[5],
+        'evaluated': row[7].isoformat(timespec='seconds') if row[7] else None,
+        'potential_uuid': row[1],
+        'content': row[11],
+    }
+
+
+def among(nodes: Iterable[Any] | None) -> dict[str, Any]:
+    """Return a filter for nodes, PKs and UUIDs."""
+    if nodes is None:
+        return {}
+    identifiers = [getattr(node, 'pk', node) for node in nodes]
+    pks = [entry for entry in identifiers if isinstance(entry, int)]
+    uuids = [entry for entry in identifiers if not isinstance(entry, int)]
+    return {'or': [{'id': {'in': pks or [-1]}}, {'uuid': {'in': uuids or ['none']}}]}
+
+
+def _of_content(datasets: Iterable[Any] | None) -> dict[str, Any]:
+    """Return a filter for datasets of the same content as these."""
+    from aiida import orm
+
+    from aiida_perovmlip.data.dataset import DatasetData
+
+    if datasets is None:
+        return {}
+    query = orm.QueryBuilder().append(DatasetData, filters=among(datasets), project='attributes.content_hash')
+    return {'attributes.content_hash': {'in': query.all(flat=True) or ['none']}}

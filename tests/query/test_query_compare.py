@@ -1,0 +1,178 @@
+"""Tables of evaluations, asked of a real database."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from aiida import orm
+
+from aiida_perovmlip.query.compare import compare, compare_query, compare_records, forgetting_matrix, forgetting_records
+
+FORCES = 'forces_rmse [eV/Å]'
+
+
+@pytest.fixture
+def count_queries():
+    """Return a list that grows with every SELECT."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    seen = []
+
+    def note(connection, cursor, statement, *rest):
+        if statement.lstrip().upper().startswith(('SELECT', 'WITH')):
+            seen.append(statement)
+
+    event.listen(Engine, 'before_cursor_execute', note)
+    yield seen
+    event.remove(Engine, 'before_cursor_execute', note)
+
+
+def test_a_row_is_a_potential_a_test_set_and_a_head(make_potential, store_frames, evaluated):
+    one, two = make_potential('one', 'first'), make_potential('two')
+    bulk, slab = store_frames('bulk', 1), store_frames('slab', 2)
+    for potential, dataset, error in ((one, bulk, 0.05), (two, bulk, 0.02), (one, slab, 0.3)):
+        evaluated(potential, dataset, error)
+    table = compare([one, two])
+    assert table['potential'].tolist() == [one.pk, two.pk, one.pk]
+    assert table['dataset_label'].tolist() == ['bulk', 'bulk', 'slab']
+    assert table[FORCES].tolist() == [0.05, 0.02, 0.3]
+    assert table['energy_per_atom_mae [eV/atom]'].tolist() == pytest.approx([0.0025, 0.001, 0.015])
+    assert table['stress_rmse [eV/Å³]'].isna().all()
+    assert table['speed [µs/atom]'].tolist() == [12.5] * 3
+    assert table['potential_label'].tolist() == ['first', '', 'first']
+    assert table['same_level'].tolist() == [True] * 3
+
+
+def test_the_newest_evaluation_counts_and_the_others_can_be_seen(make_potential, store_frames, evaluated):
+    potential, bulk = make_potential('newest'), store_frames('bulk', 1)
+    evaluated(potential, bulk, 0.9)
+    last = evaluated(potential, bulk, 0.1)
+    table = compare([potential])
+    assert table[FORCES].tolist() == [0.1]
+    assert table['evaluation'].tolist() == [last.pk]
+    assert sorted(compare([potential], newest=False)[FORCES]) == [0.1, 0.9]
+
+
+def test_equal_frames_in_two_nodes_are_one_test_set(make_potential, store_frames, evaluated):
+    one, two = make_potential('one'), make_potential('two')
+    bulk, copy = store_frames('', 1), store_frames('bulk', 1)
+    assert bulk.uuid != copy.uuid
+    evaluated(one, bulk, 0.1)
+    evaluated(two, copy, 0.2)
+    for asked in ([bulk], [copy], [bulk, copy]):
+        table = compare([one, two], asked)
+        assert table['dataset'].tolist() == [bulk.pk] * 2
+        assert table['dataset_label'].tolist() == ['bulk'] * 2
+        assert table[FORCES].tolist() == [0.1, 0.2]
+
+
+def test_potentials_and_datasets_are_named_by_node_pk_or_uuid(make_potential, store_frames, evaluated):
+    one, two = make_potential('one'), make_potential('two')
+    bulk, slab = store_frames('bulk', 1), store_frames('slab', 2)
+    for potential in (one, two):
+        for dataset in (bulk, slab):
+            evaluated(potential, dataset, 0.1)
+    assert len(compare([one.pk, two.uuid], [bulk.uuid])) == 2
+    assert len(compare([one], [bulk.pk, slab])) == 2
+    assert len(compare([], None)) == 0
+    assert len(compare([one], [])) == 0
+
+
+def test_each_head_has_a_row(make_potential, store_frames, evaluated):
+    potential, bulk = make_potential('heads', heads=('pbe', 'r2scan')), store_frames('bulk', 1)
+    blocks = {'forces': {'rmse': 0.5}}, {'forces': {'rmse': 0.7}}
+    more = {'per_head': dict(zip(('pbe', 'r2scan'), blocks, strict=True)), 'same_level_per_head': {'pbe': True}}
+    evaluated(potential, bulk, 0.6, head=None, **more)
+    table = compare([potential])
+    assert dict(zip(table['head'], table[FORCES], strict=True)) == {'pbe': 0.5, 'r2scan': 0.7}
+    assert table['same_level'].tolist() == [True, None]
+
+
+def test_an_evaluation_that_failed_is_no_number_and_one_that_met_nan_says_so(
+    make_potential, store_frames, evaluated, broken_evaluation
+):
+    potential, bulk = make_potential('nan'), store_frames('bulk', 1)
+    evaluated(potential, bulk, 0.1, exit_status=400)
+    assert compare([potential]).empty
+    broken_evaluation(potential, bulk)
+    table = compare([potential])
+    assert table['state'].tolist() == ['not_finite']
+    assert math.isnan(table[FORCES][0])
+
+
+def test_an_empty_table_has_all_columns(make_potential):
+    assert FORCES in compare([make_potential('lonely')]).columns
+
+
+def test_the_number_of_queries_does_not_grow(make_potential, store_frames, evaluated, count_queries):
+    potentials, bulk = [make_potential(f'p{index}') for index in range(6)], store_frames('bulk', 1)
+    counts, pks, dataset = [], [entry.pk for entry in potentials], bulk.pk
+    for potential in potentials:
+        evaluated(potential, bulk, 0.1)
+        count_queries.clear()
+        compare_records(pks, [dataset])
+        counts.append(len(count_queries))
+    assert counts == [2] * 6
+    assert len(compare_records(potentials, [bulk])) == 6
+
+
+def test_the_query_beneath_can_be_narrowed(make_potential, store_frames, evaluated):
+    one, two, bulk = make_potential('one'), make_potential('two'), store_frames('bulk', 1)
+    evaluated(one, bulk, 0.1)
+    evaluated(two, bulk, 2.5)
+    query = compare_query([one, two])
+    assert isinstance(query, orm.QueryBuilder)
+    query.add_filter('metrics', {'attributes.forces.rmse': {'>': 2.0}})
+    assert [row[0] for row in query.all()] == [two.pk]
+
+
+def test_a_record_is_plain_json(make_potential, store_frames, evaluated):
+    potential, bulk = make_potential('one'), store_frames('bulk', 1)
+    evaluated(potential, bulk, 0.1)
+    assert json.loads(json.dumps(compare_records([potential.pk], [bulk.pk]), allow_nan=False))
+
+
+@pytest.fixture
+def history(make_potential, store_frames, evaluated, trained):
+    """Return a foundation potential and two that were trained from it, each with its test set."""
+    frames = [store_frames(f'frames {index}', seed=index) for index in (1, 2, 3)]
+    first = trained('first', frames[0], 'scratch')
+    second = trained('second', frames[1], parent=first)
+    third = trained('third', frames[2], 'multihead', parent=second, replay=frames[0])
+    for stage, potential in enumerate((first, second, third)):
+        for index, dataset in enumerate(frames[: stage + 1]):
+            evaluated(potential, dataset, 0.1 * (stage + 1) + index)
+    return [first, second, third], frames
+
+
+def test_what_was_forgotten_is_seen_down_a_column(history):
+    potentials, frames = history
+    table = forgetting_matrix(potentials[2])
+    assert table.index.tolist() == [potential.pk for potential in potentials]
+    assert table.columns.tolist() == [f'{node.label} ({node.pk})' for node in frames]
+    assert table.iloc[:, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert math.isnan(table.iloc[0, 1])
+    assert table.iloc[2, 2] == pytest.approx(2.3)
+    assert table.attrs == {'quantity': 'forces', 'error': 'rmse', 'unit': 'eV/Å'}
+
+
+def test_later_stages_are_no_part_of_the_past(history):
+    potentials, _ = history
+    assert forgetting_matrix(potentials[1].pk, 'energy_per_atom', 'mae').index.tolist() == [
+        potential.pk for potential in potentials[:2]
+    ]
+
+
+def test_the_past_takes_four_queries(history, count_queries):
+    last = history[0][2].pk
+    count_queries.clear()
+    forgetting_records(last)
+    assert len(count_queries) == 4
+
+
+def test_a_quantity_that_nobody_measures_is_refused(history):
+    with pytest.raises(ValueError, match="no 'rmse' of 'charge'"):
+        forgetting_matrix(history[0][0], 'charge')

@@ -1,0 +1,72 @@
+"""Lineages of potentials in a real database."""
+
+from __future__ import annotations
+
+import pytest
+from aiida import orm
+from aiida.common.links import LinkType
+
+from aiida_perovmlip.query.lineage import lineage, lineage_records
+
+
+def test_an_imported_potential_has_one_stage_and_no_training(make_potential):
+    potential = make_potential('foundation', 'foundation')
+    (stage,) = lineage_records(potential.uuid)
+    assert (stage['potential'], stage['training'], stage['strategy']) == (potential.pk, None, None)
+
+
+def test_stages_come_in_the_order_of_training(make_potential, trained, store_frames):
+    frames, more = store_frames('frames', 1), store_frames('more', 2, count=2)
+    foundation = make_potential('foundation', 'foundation')
+    first = trained('first', frames, parent=foundation)
+    second = trained('second', more, 'multihead', parent=first, replay=frames)
+    table = lineage(second)
+    assert table['potential'].tolist() == [foundation.pk, first.pk, second.pk]
+    assert [stage['strategy'] for stage in lineage_records(second)] == [None, 'naive', 'multihead']
+    assert table['n_frames'].tolist()[1:] == [3, 2]
+    assert table['dataset_label'].tolist()[1:] == ['frames', 'more']
+    assert table['replay'].tolist()[2] == frames.pk
+    assert table['training'].tolist()[2] == second.creator.pk
+
+
+def test_a_teacher_is_no_parent(trained, store_frames, make_dataset):
+    """The potential that labelled the frames is an ancestor, but the training did not start from it."""
+    teacher = trained('teacher', store_frames('frames', 1), 'scratch')
+    label = orm.CalcJobNode(process_type='aiida.calculations:perovmlip.label')
+    label.base.links.add_incoming(teacher, LinkType.INPUT_CALC, 'potential')
+    label.store()
+    labelled = make_dataset(2, seed=9)
+    labelled.base.links.add_incoming(label, LinkType.CREATE, 'dataset')
+    labelled.store()
+    pupil = trained('pupil', labelled, 'scratch')
+    assert [stage['potential'] for stage in lineage_records(pupil)] == [pupil.pk]
+
+
+def test_chains_in_between_do_not_matter(trained, store_frames):
+    frames = store_frames('frames', 1)
+    first = trained('first', frames, 'scratch')
+    chain = orm.WorkChainNode()
+    chain.base.links.add_incoming(first, LinkType.INPUT_WORK, 'parent')
+    chain.store()
+    second = trained('second', frames, parent=first)
+    second.base.links.add_incoming(chain, LinkType.RETURN, 'potential')
+    assert [stage['potential'] for stage in lineage_records(second)] == [first.pk, second.pk]
+
+
+def test_a_real_training_is_found(python_code, make_dataset):
+    from aiida.engine import run
+
+    from aiida_perovmlip.calculations.train import TrainCalculation
+
+    training = make_dataset(4).store()
+    inputs = {'code': python_code, 'training': training, 'architecture': 'reference'}
+    first = run(TrainCalculation, **inputs)['potential']
+    second = run(TrainCalculation, parent=first, **inputs)['potential']
+    stages = lineage_records(second)
+    assert [stage['potential'] for stage in stages] == [first.pk, second.pk]
+    assert [stage['strategy'] for stage in stages] == ['scratch', 'naive']
+
+
+def test_what_is_no_potential_is_refused():
+    with pytest.raises(ValueError, match='no potential 123456789'):
+        lineage(123456789)
