@@ -77,6 +77,8 @@ def test_every_failure_has_its_exit_code_and_keeps_the_log(train, way, status, w
     assert 'progress.jsonl' in outputs['retrieved'].base.repository.list_object_names()
     if way == 'diverge':
         assert np.isnan(outputs['curve'].get_array('loss')).all()
+    if way == 'kill':
+        assert outputs['curve'].get_array('step').tolist() == [1, 2, 3]
 
 
 def test_the_wall_time_is_passed_into_the_program(train):

@@ -14,6 +14,7 @@ from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
+from aiida_perovmlip.calculations.progress import retrieved_states
 from aiida_perovmlip.compute import checkpoint, registry
 from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, common_problem, missing_elements
 from aiida_perovmlip.compute.children import COMMAND
@@ -136,7 +137,10 @@ class TrainCalculation(ComputeCalculation):
         cls, node: orm.CalcJobNode, response: Response | None, folder: Path
     ) -> Iterator[tuple[str, orm.Data]]:
         """Yield the results and the curve, and the potential of a training that succeeded."""
-        if response is None:
+        if response is None:  # it was killed; what it had reported is there
+            reported = [_step(state) for state in retrieved_states(node) if 'step' in state]
+            if reported:
+                yield 'curve', _curve(reported)
             return
         if response.results:
             about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
@@ -231,6 +235,11 @@ def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:
     names = sorted({name for step in steps for name, value in step.items() if _number(value) is not None})
     columns = {name: np.array([_number(step.get(name)) for step in steps], dtype=float) for name in names}
     return orm.ArrayData(columns)
+
+
+def _step(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the step of the curve that a reported state tells of."""
+    return {name: value for name, value in state.items() if name not in ('what', 'of', 'seconds')}
 
 
 def _number(value: Any) -> float | None:
