@@ -272,8 +272,11 @@ def plugin_page(group: str, title: str) -> str:
         wants = ', '.join(f'`{requirement}`' for requirement in kind.requirements)
         parts.append(f'Needs in its environment: {wants or "nothing but numpy and ase"}.')
         parts.append(settings_table(kind.Settings))
-        if len(getattr(kind, 'protocols', {})) > 1:
-            parts += ['Protocols, which are sets of these settings by name (`protocols`):', _protocols(kind)]
+        if hasattr(kind, 'protocols'):
+            parts += ['Protocols, which are sets of these settings by name:', _protocols(kind)]
+        if hasattr(kind, 'strategies'):
+            names = ', '.join(f'`{name}`' for name in kind.strategies)
+            parts.append(f'[Strategies](../../topics/training.md): {names}.')
     return page(title, *parts)
 
 
@@ -347,11 +350,8 @@ def _limits(row: Mapping[str, Any]) -> str:
 
 
 def _protocols(kind: Any) -> str:
-    rows = (
-        (f'`{name}`', ', '.join(f'`{key}` = `{value!r}`' for key, value in settings.items()) or 'the defaults')
-        for name, settings in kind.protocols.items()
-    )
-    return table(('Protocol', 'Settings'), rows)
+    rows = ((f'`{name}`', sentence, _plain_settings(settings)) for name, (sentence, settings) in kind.protocols.items())
+    return table(('Protocol', 'For', 'Settings'), rows)
 
 
 def recipe_page() -> str:

@@ -155,7 +155,7 @@ def test_stress_is_never_turned_into_a_virial():
 
 
 def test_the_paper_has_the_published_network():
-    settings = read_settings(AllegroSettings, Allegro.protocols['paper'])
+    settings = read_settings(AllegroSettings, Allegro.protocols['paper'][1])
     assert (settings.r_max, settings.l_max, settings.num_layers, settings.num_tensor_features) == (6.5, 2, 2, 32)
     assert (settings.bessel_trainable, settings.parity) == (True, True)
     assert (settings.batch_size, settings.learning_rate, settings.betas) == (5, 1e-3, [0.9, 0.99])

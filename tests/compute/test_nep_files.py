@@ -60,7 +60,7 @@ def test_elements_keep_the_order_of_the_file_and_zbl_is_seen(shared_data):
 
 
 def test_the_protocol_of_the_paper_has_5_radial_and_25_angular_descriptors():
-    wanted = resolve(read_settings(NepSettings, Nep.protocols['paper']), None, 986, has_stress=True)
+    wanted = resolve(read_settings(NepSettings, Nep.protocols['paper'][1]), None, 986, has_stress=True)
     header = Header(('C', 'H'), (8.0, 4.0), (4, 4), (8, 8), tuple(wanted['l_max']), wanted['neurons'])
     assert wanted['n_max'][0] + 1 == 5
     assert header.dimension == 5 + 25

@@ -36,7 +36,7 @@ def plan(make_frames, tmp_path):
 
 
 def test_a_plan_without_faults_has_no_problem(plan):
-    for settings in ({}, {'steps': 10}, {'trainer': 'gpumd', 'generations': 1000}, Nep.protocols['paper']):
+    for settings in ({}, {'steps': 10}, {'trainer': 'gpumd', 'generations': 1000}, Nep.protocols['paper'][1]):
         assert common_problem(Nep(), plan(settings)) is None
     assert common_problem(Nep(), plan({}, strategy='naive', known=KNOWN)) is None
 

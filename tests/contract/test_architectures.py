@@ -67,7 +67,8 @@ def test_it_refuses_rubbish(architecture):
 
 
 def test_its_protocols_are_valid(architecture):
-    for settings in architecture.protocols.values():
+    for sentence, settings in architecture.protocols.values():
+        assert sentence.endswith('.')
         read_settings(architecture.Settings, settings)
 
 

@@ -125,8 +125,8 @@ class Architecture(Plugin):
     strategies: ClassVar[tuple[str, ...]] = ('scratch',)
     """What it can do with a parent: names of `STRATEGIES`."""
 
-    protocols: ClassVar[dict[str, dict[str, Any]]] = {'fast': {}}
-    """Settings by name of protocol."""
+    protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {'fast': ('The defaults.', {})}
+    """For each protocol what it is for, in a sentence, and its settings."""
 
     def check(self, plan: Plan) -> str | None:
         """Return a sentence where this plan cannot work, before anything runs."""

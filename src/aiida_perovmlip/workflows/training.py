@@ -24,7 +24,8 @@ def settings_of_protocol(
     kind = registry.load('architectures', architecture)
     if protocol not in kind.protocols:
         raise ValueError(f'{architecture} has no protocol `{protocol}`; there are {", ".join(kind.protocols)}.')
-    known = {name: value for name, value in kind.protocols[protocol].items() if not (has_parent and name in kind.shape)}
+    _, known = kind.protocols[protocol]
+    known = {name: value for name, value in known.items() if not (has_parent and name in kind.shape)}
     return {**known, **(settings or {})}
 
 

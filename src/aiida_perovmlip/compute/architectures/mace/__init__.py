@@ -49,7 +49,7 @@ class Mace(Architecture):
     summary: ClassVar[str] = 'Equivariant message passing with high body order'
     requirements: ClassVar[tuple[str, ...]] = ('torch', 'mace-torch')
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive', 'multihead', 'freeze', 'lora')
-    protocols: ClassVar[dict[str, dict[str, Any]]] = mace_settings.PROTOCOLS
+    protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = mace_settings.PROTOCOLS
     shape: ClassVar[tuple[str, ...]] = mace_settings.SHAPE
     Settings = MaceSettings
 

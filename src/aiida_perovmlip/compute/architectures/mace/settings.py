@@ -152,23 +152,32 @@ SHAPE = (
 )
 """What a parent has the last word on."""
 
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    'fast': {'hidden_irreps': '32x0e', 'r_max': 6.0, 'correlation': 2, 'epochs': 60},
-    'balanced': {
-        'hidden_irreps': '32x0e + 32x1o',
-        'r_max': 6.0,
-        'max_ell': 3,
-        'correlation': 3,
-        'readout_irreps': '16x0e',
-        'radial_mlp': [64, 64, 64],
-        'epochs': 200,
-        'scheduler_patience': 10,
-        'stage_two_epochs': 40,
-        'ema_decay': 0.995,
-    },
-    'paper': {'learning_rate': 1e-5, 'epochs': 20, 'atomic_energies': 'isolated'},
+PROTOCOLS: dict[str, tuple[str, dict[str, Any]]] = {
+    'fast': (
+        'A first potential of some hundred small cells, within minutes on two cores.',
+        {'hidden_irreps': '32x0e', 'r_max': 6.0, 'correlation': 2, 'epochs': 60},
+    ),
+    'balanced': (
+        'A potential to work with: vectors among the features, messages of higher order, a second stage on energies.',
+        {
+            'hidden_irreps': '32x0e + 32x1o',
+            'r_max': 6.0,
+            'max_ell': 3,
+            'correlation': 3,
+            'readout_irreps': '16x0e',
+            'radial_mlp': [64, 64, 64],
+            'epochs': 200,
+            'scheduler_patience': 10,
+            'stage_two_epochs': 40,
+            'ema_decay': 0.995,
+        },
+    ),
+    'paper': (
+        'The fine-tuning of a foundation potential in the study of substitutional defects; the network is that of the '
+        'parent.',
+        {'learning_rate': 1e-5, 'epochs': 20, 'atomic_energies': 'isolated'},
+    ),
 }
-"""`paper` is the fine-tuning of a foundation model on frames of defects; the architecture is that of the parent."""
 
 
 def chosen(settings: MaceSettings, name: str) -> Any:

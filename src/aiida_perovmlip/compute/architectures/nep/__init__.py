@@ -55,20 +55,23 @@ class Nep(Architecture):
     opens_pickles: ClassVar[bool] = False
     records: ClassVar[tuple[str, ...]] = (NEP_IN, 'loss.out', 'nep.restart', neppo_program.CURVE)
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
-    protocols: ClassVar[dict[str, dict[str, Any]]] = {
-        'fast': {},
-        'balanced': {'steps': 20_000},
-        # 5 radial descriptors and (4 + 1) · 5 = 25 angular ones, as in the study of MA(1-x)FA(x)PbI3
-        'paper': {
-            'trainer': 'gpumd',
-            'radial_cutoff': 8.0,
-            'angular_cutoff': 4.0,
-            'n_max': [4, 4],
-            'basis_size': [8, 8],
-            'l_max': [4, 2, 0],
-            'neurons': 30,
-            'generations': 1_000_000,
-        },
+    protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
+        'fast': ('A first potential of some hundred small cells, within minutes on two cores.', {}),
+        'balanced': ('A potential to work with: the same network, trained for longer.', {'steps': 20_000}),
+        'paper': (
+            'The potential of the study of MA(1-x)FA(x)PbI3: 5 radial and (4 + 1) · 5 = 25 angular descriptors; needs '
+            'a GPU.',
+            {
+                'trainer': 'gpumd',
+                'radial_cutoff': 8.0,
+                'angular_cutoff': 4.0,
+                'n_max': [4, 4],
+                'basis_size': [8, 8],
+                'l_max': [4, 2, 0],
+                'neurons': 30,
+                'generations': 1_000_000,
+            },
+        ),
     }
     shape: ClassVar[tuple[str, ...]] = tuple(STRUCTURE)
     Settings = NepSettings
