@@ -41,13 +41,20 @@ def test_a_response_that_is_none_is_not_trusted(python_code, training, text):
     assert 'potential' not in outputs
 
 
-@pytest.mark.parametrize('script', ['rm -r potential', 'rm curve.json && rm potential/*', 'echo broken > curve.json'])
+@pytest.mark.parametrize('script', ['rm -r potential', 'rm curve.json && rm potential/*'])
 def test_products_that_are_missing_are_noticed(python_code, training, script):
     inputs = {'training': training, 'architecture': 'reference'}
     outputs, node = run_with(python_code, TrainCalculation, script, **inputs)
     assert node.exit_status == 312
     assert 'potential' not in outputs
     assert 'results' in outputs
+
+
+def test_a_broken_curve_is_noticed_and_costs_no_potential(python_code, training):
+    inputs = {'training': training, 'architecture': 'reference'}
+    outputs, node = run_with(python_code, TrainCalculation, 'echo broken > curve.json', **inputs)
+    assert node.exit_status == 312
+    assert 'potential' in outputs
 
 
 def test_predictions_of_another_length_are_noticed(python_code, run_job, training, validation):

@@ -7,7 +7,8 @@ import pytest
 from aiida import orm
 from aiida.manage.caching import enable_caching
 
-from aiida_perovmlip.calculations.train import TrainCalculation, TrainMaceCalculation
+from aiida_perovmlip.calculations.train import TrainCalculation, TrainMaceCalculation, _curve, _problem_of_levels
+from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 
 
@@ -224,14 +225,12 @@ def test_a_run_that_ran_out_of_time_is_taken_up_once_and_no_finished_one(train):
     assert 'there is nothing to take up' in node.exit_message
 
 
-def test_the_checkpoint_of_another_training_is_not_taken_up(train, make_dataset):
-    settings = {'way': 'slow', 'steps': 30}
-    outputs, _ = train('unruly', settings, options={'max_wallclock_seconds': 3})
+def test_the_checkpoint_of_another_training_is_refused(train, make_dataset):
+    outputs, _ = train('unruly', {'way': 'slow', 'steps': 30}, options={'max_wallclock_seconds': 3})
     other = make_dataset(8, seed=5).store()
-    outputs, node = train('unruly', {'steps': 2}, restart=outputs['remote_folder'], training=other)
-    assert node.is_finished_ok, node.exit_message
-    assert outputs['results']['resumed_from_step'] is None
-    assert 'it belongs to another training' in ' '.join(outputs['results']['notes'])
+    _, node = train('unruly', {'steps': 2}, restart=outputs['remote_folder'], training=other)
+    assert node.exit_status == 210
+    assert 'is of another training' in node.exit_message
 
 
 def test_a_strategy_that_does_not_fit_is_refused_before_submission(train):
@@ -247,3 +246,15 @@ def test_a_parent_is_trained_on_by_default(train):
     assert node.is_finished_ok, node.exit_message
     assert outputs['results']['strategy'] == 'naive'
     assert outputs['potential'].content_hash != ''
+
+
+def test_a_head_of_any_name_has_its_column_in_the_curve():
+    curve = _curve([{'step': 1, 'validation_forces_rmse__PBE-D3': 0.1}])
+    assert curve.get_array('validation_forces_rmse__PBE_D3').tolist() == [0.1]
+
+
+def test_validation_frames_of_another_level_are_refused_before_submission(train, training, make_frames):
+    other = DatasetData.from_frames(make_frames(3, seed=1), {'labeller': 'vasp', 'functional': 'HSE06'}).store()
+    with pytest.raises(ValueError, match='mix 2 levels of theory'):
+        train(validation=other)
+    assert 'that the training dataset has not' in _problem_of_levels(training, other)

@@ -83,6 +83,26 @@ def test_forgetting_is_a_table_of_stages(history):
     assert lines[5].split() == ['tuned', f'({second.pk})', 'naive', '200', '30']
 
 
+def test_forgetting_of_one_test_set_has_one_column(history):
+    (first, second), sets = history
+    answer = compare('--forgetting', second.pk, '--dataset', sets[1].pk)
+    assert answer.exit_code == 0, answer.output
+    lines = answer.output.splitlines()
+    assert 'slab' in lines[2]
+    assert 'bulk' not in lines[2]
+    assert lines[4].split() == [str(first.pk), 'imported', '–']
+    assert lines[5].split()[2:] == ['naive', '30']
+
+
+def test_forgetting_tells_not_finite_from_not_evaluated(history):
+    (_, second), sets = history
+    metrics = {'state': 'not_finite', 'head': 'default', 'forces': {'n': 9, 'n_not_finite': 9}}
+    put(job('evaluate', potential=second, dataset=sets[1]), 'metrics', orm.Dict(metrics))
+    lines = compare('--forgetting', second.pk).output.splitlines()
+    assert lines[4].split()[-2:] == ['10', '–']
+    assert lines[5].split()[-3:] == ['200', 'not', 'finite']
+
+
 def test_json_and_csv_hold_all_that_is_known(history, tmp_path):
     (first, _), sets = history
     path = tmp_path / 'table.csv'

@@ -51,6 +51,7 @@ def test_a_state_whose_file_is_gone_is_passed_over(saved):
 def test_states_of_another_training_are_refused(saved):
     other = Checkpoint(saved.folder, 'other')
     assert other.state() is None
+    assert other.is_foreign
     assert all('another training' in sentence for sentence in other.damaged)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aiida_perovmlip.compute.architecture import STRATEGIES, Plan, PotentialFacts, Training, common_problem
 from aiida_perovmlip.compute.architectures.reference import FILENAME, Reference, ReferenceSettings
-from aiida_perovmlip.compute.checkpoint import Checkpoint
+from aiida_perovmlip.compute.checkpoint import Checkpoint, State
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.shard import build_shards
+from aiida_perovmlip.compute.tasks.train import _changes
 
 
 @pytest.fixture
@@ -83,3 +85,13 @@ def test_frames_tell_their_elements_labels_and_categories(tmp_path, make_frames)
     assert frames.has('energy')
     assert sum(frames.categories('group').values()) == 3
     assert frames.take([1]).categories('head') == {'default': 1}
+
+
+def test_a_setting_that_lies_in_the_state_does_not_change_on_the_way():
+    state = State(Path(), 3, [], settings={'cutoff': 4.0, 'ridge': 1e-6})
+    with pytest.raises(JobError, match=r'`cutoff`: 4\.0 before, 5\.0 now'):
+        _changes(Reference(), ReferenceSettings(), state)
+    state = State(Path(), 3, [], settings={'cutoff': 5.0, 'ridge': 1e-3})
+    assert _changes(Reference(), ReferenceSettings(), state) == [
+        'Settings changed at step 3: `ridge`: 0.001 before, 1e-06 now.'
+    ]

@@ -14,6 +14,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training
+from aiida_perovmlip.compute.checkpoint import State
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.labeller import AseLabeller, Repair
@@ -48,7 +49,10 @@ class Unruly(Architecture):
 
     name: ClassVar[str] = 'unruly'
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
-    protocols: ClassVar[dict[str, dict[str, Any]]] = {'fast': {}, 'long': {'steps': 5}}
+    protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
+        'fast': ('Short.', {}),
+        'long': ('Longer.', {'steps': 5}),
+    }
     Settings = UnrulyTraining
 
     def smaller_batch(self, settings: UnrulyTraining) -> dict[str, Any] | None:
@@ -57,9 +61,13 @@ class Unruly(Architecture):
             return {'batch_size': 0}
         return {'batch_size': settings.batch_size // 2} if settings.batch_size > 1 else None
 
-    def lower_rate(self, settings: UnrulyTraining) -> dict[str, Any] | None:
+    def lower_rate(self, settings: UnrulyTraining, has_parent: bool = False) -> dict[str, Any] | None:
         """Take a tenth of it, down to a thousandth."""
         return {'rate': settings.rate / 10} if settings.rate > 1e-3 else None
+
+    def may_change(self, settings: UnrulyTraining, state: State) -> frozenset[str]:
+        """Leave it to the training."""
+        return frozenset(asdict(settings))
 
     def train(self, training: Training) -> Trained:
         """Misbehave."""

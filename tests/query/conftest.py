@@ -11,6 +11,23 @@ from aiida_perovmlip.data.potential import PotentialData
 
 
 @pytest.fixture
+def count_queries() -> Any:
+    """Return a list that grows with every SELECT."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.lstrip().upper().startswith(('SELECT', 'WITH')):
+            seen.append(statement)
+
+    event.listen(Engine, 'before_cursor_execute', note)
+    yield seen
+    event.remove(Engine, 'before_cursor_execute', note)
+
+
+@pytest.fixture
 def make_potential(tmp_path) -> Any:
     """Return a function that stores a potential of some content."""
 
@@ -90,6 +107,22 @@ def trained(make_potential: Any) -> Any:
     def make(content: str, training: Any, strategy: str = 'naive', **inputs: Any) -> PotentialData:
         node = process('perovmlip.train.mace', training=training, **inputs)
         put(node, 'results', orm.Dict({'strategy': strategy}))
+        return put(node, 'potential', make_potential(content, content, store=False))
+
+    return make
+
+
+@pytest.fixture
+def trained_in_legs(make_potential: Any, localhost: Any) -> Any:
+    """Return a function that makes a training of several legs, each resumed from the folder of the one before."""
+    from aiida import orm
+
+    def make(content: str, legs: int, **inputs: Any) -> PotentialData:
+        for leg in range(legs):
+            node = process('perovmlip.train.mace', 0 if leg == legs - 1 else 400, **inputs)
+            put(node, 'results', orm.Dict({'strategy': 'naive'}))
+            folder = orm.RemoteData(remote_path=f'/{content}/{leg}', computer=localhost)
+            inputs['restart'] = put(node, 'remote_folder', folder)
         return put(node, 'potential', make_potential(content, content, store=False))
 
     return make

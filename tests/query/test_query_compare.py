@@ -13,23 +13,6 @@ from aiida_perovmlip.query.compare import compare, compare_query, compare_record
 FORCES = 'forces_rmse [eV/Å]'
 
 
-@pytest.fixture
-def count_queries():
-    """Return a list that grows with every SELECT."""
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    seen = []
-
-    def note(connection, cursor, statement, *rest):
-        if statement.lstrip().upper().startswith(('SELECT', 'WITH')):
-            seen.append(statement)
-
-    event.listen(Engine, 'before_cursor_execute', note)
-    yield seen
-    event.remove(Engine, 'before_cursor_execute', note)
-
-
 def test_a_row_is_a_potential_a_test_set_and_a_head(make_potential, store_frames, evaluated):
     one, two = make_potential('one', 'first'), make_potential('two')
     bulk, slab = store_frames('bulk', 1), store_frames('slab', 2)
@@ -89,6 +72,17 @@ def test_each_head_has_a_row(make_potential, store_frames, evaluated):
     table = compare([potential])
     assert dict(zip(table['head'], table[FORCES], strict=True)) == {'pbe': 0.5, 'r2scan': 0.7}
     assert table['same_level'].tolist() == [True, None]
+
+
+def test_a_head_has_frames_and_state_of_its_own(make_potential, store_frames, evaluated):
+    potential, mixed = make_potential('heads', heads=('pbe', 'r2scan')), store_frames('mixed', 1, count=5)
+    broken = {'energy_per_atom': {'n': 2, 'rmse': 0.1}, 'forces': {'n': 30, 'n_not_finite': 3}}
+    sound = {'energy_per_atom': {'n': 3, 'rmse': 0.1}, 'forces': {'n': 45, 'rmse': 0.7}}
+    more = {'state': 'not_finite', 'per_head': {'pbe': broken, 'r2scan': sound}}
+    evaluated(potential, mixed, 0.6, 530, head=None, **more)
+    pbe, r2scan = compare_records([potential])
+    assert (pbe['n_frames'], pbe['state'], pbe['not_finite'], pbe['forces_rmse']) == (2, 'not_finite', 'forces', None)
+    assert (r2scan['n_frames'], r2scan['state'], r2scan['not_finite'], r2scan['forces_rmse']) == (3, 'finite', '', 0.7)
 
 
 def test_an_evaluation_that_failed_is_no_number_and_one_that_met_nan_says_so(
@@ -166,11 +160,27 @@ def test_later_stages_are_no_part_of_the_past(history):
     ]
 
 
-def test_the_past_takes_four_queries(history, count_queries):
+def test_the_past_takes_two_queries_a_stage_and_one_for_all_evaluations(history, count_queries):
     last = history[0][2].pk
     count_queries.clear()
     forgetting_records(last)
-    assert len(count_queries) == 4
+    assert len(count_queries) == 1 + 2 * 3 + 1
+
+
+def test_what_was_forgotten_can_be_asked_of_one_test_set(history):
+    potentials, frames = history
+    table = forgetting_matrix(potentials[2], datasets=[frames[1]])
+    assert table.columns.tolist() == [f'{frames[1].label} ({frames[1].pk})']
+    assert len(table) == 3
+
+
+def test_predictions_that_are_not_finite_are_not_taken_for_no_evaluation(history, broken_evaluation):
+    potentials, frames = history
+    broken_evaluation(potentials[2], frames[0])
+    forces, stress = (forgetting_matrix(potentials[2], quantity).iloc[:, 0] for quantity in ('forces', 'stress'))
+    assert forces.tolist() == [pytest.approx(0.1), pytest.approx(0.2), math.inf]
+    assert math.isnan(stress.iloc[2])
+    assert math.isnan(forgetting_matrix(potentials[2]).iloc[0, 1])
 
 
 def test_a_quantity_that_nobody_measures_is_refused(history):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from aiida import orm
 from aiida.common.links import LinkType
+from aiida.manage import get_manager
 
 from aiida_perovmlip.query.lineage import lineage, lineage_records
 
@@ -51,6 +52,45 @@ def test_chains_in_between_do_not_matter(trained, store_frames):
     second = trained('second', frames, parent=first)
     second.base.links.add_incoming(chain, LinkType.RETURN, 'potential')
     assert [stage['potential'] for stage in lineage_records(second)] == [first.pk, second.pk]
+
+
+def test_queries_grow_with_the_stages_and_not_with_the_legs(
+    make_potential, trained_in_legs, store_frames, count_queries
+):
+    frames, potentials, counts = store_frames('frames', 1), [make_potential('stage 0')], []
+    for stage in range(1, 7):
+        potentials.append(trained_in_legs(f'stage {stage}', 3, training=frames, parent=potentials[-1]))
+        last = potentials[-1].pk
+        count_queries.clear()
+        records = lineage_records(last)
+        counts.append(len(count_queries))
+        assert [record['potential'] for record in records] == [potential.pk for potential in potentials]
+    assert counts == [2 + 2 * stage for stage in range(1, 7)]
+    # One number a query is not enough: a recursion would be one statement whose rows multiply.
+    assert not any('RECURSIVE' in statement.upper() for statement in count_queries)
+
+
+def test_a_leg_that_was_resumed_is_no_stage_of_its_own(make_potential, trained_in_legs, store_frames):
+    parent = make_potential('parent')
+    tuned = trained_in_legs('tuned', 3, training=store_frames('frames', 1), parent=parent)
+    assert [stage['training'] for stage in lineage_records(tuned)] == [None, tuned.creator.pk]
+
+
+def test_a_potential_that_descends_from_itself_is_a_sentence_and_no_endless_walk(trained, store_frames):
+    frames = store_frames('frames', 1)
+    first = trained('first', frames)
+    second = trained('second', frames, parent=first)
+    child = first.creator.backend_entity
+    # AiiDA refuses such a link; only a damaged database holds one, and this one only until the end of the test.
+    child.add_incoming(second.backend_entity, LinkType.INPUT_CALC, 'parent')
+    try:
+        with pytest.raises(ValueError, match=f'the potential {second.pk} descends from itself'):
+            lineage_records(second)
+    finally:
+        session = get_manager().get_profile_storage().get_session()
+        session.query(child.LINK_CLASS).filter_by(output_id=child.pk, label='parent').delete()
+        session.commit()
+    assert len(lineage_records(second)) == 2
 
 
 def test_a_real_training_is_found(python_code, make_dataset):

@@ -150,7 +150,7 @@ def _open(folder: Folder, path: str) -> Any:
 
 def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
     """Define the exit codes: 2xx inputs, 3xx files, 4xx the run stopped, 5xx the science did not work out."""
-    spec.exit_code(210, 'ERROR_BAD_INPUT', message='The job refused its inputs: {message}')
+    spec.exit_code(210, 'ERROR_BAD_INPUT', invalidates_cache=True, message='The job refused its inputs: {message}')
     spec.exit_code(
         310,
         'ERROR_NO_RESPONSE',
@@ -174,7 +174,9 @@ def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
     spec.exit_code(420, 'ERROR_FAILED', invalidates_cache=True, message='The task failed: {message}')
     spec.exit_code(500, 'ERROR_NOT_CONVERGED', message='The task did not converge: {message}')
     spec.exit_code(510, 'ERROR_DIVERGED', message='The training diverged: {message}')
-    spec.exit_code(520, 'ERROR_SETTINGS_IGNORED', message='The trainer ignored settings: {message}')
+    spec.exit_code(
+        520, 'ERROR_SETTINGS_IGNORED', invalidates_cache=True, message='The trainer ignored settings: {message}'
+    )
     spec.exit_code(530, 'ERROR_NOT_FINITE', message='The potential predicts values that are not finite: {message}')
 
 

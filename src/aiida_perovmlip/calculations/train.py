@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,21 +138,18 @@ class TrainCalculation(ComputeCalculation):
         cls, node: orm.CalcJobNode, response: Response | None, folder: Path
     ) -> Iterator[tuple[str, orm.Data]]:
         """Yield the results and the curve, and the potential of a training that succeeded."""
-        if response is None:  # it was killed; what it had reported is there
-            reported = [_step(state) for state in retrieved_states(node) if 'step' in state]
-            if reported:
-                yield 'curve', _curve(reported)
-            return
-        if response.results:
+        if response is not None and response.results:
             about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
             yield 'results', orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb})
-        if (folder / CURVE).is_file():
-            curve = json.loads((folder / CURVE).read_text())
-            if curve:
-                yield 'curve', _curve(curve)
-        if response.status is Status.OK:
+        if response is not None and response.status is Status.OK:  # before the curve, which may not cost it
             results = response.results
             yield 'potential', _potential(node, results['facts'], results['effective'], folder / POTENTIAL)
+        if (folder / CURVE).is_file():
+            curve = json.loads((folder / CURVE).read_text())
+        else:  # it was killed, or failed by a fault; what it had reported is there
+            curve = [_step(state) for state in retrieved_states(node) if 'step' in state]
+        if curve:
+            yield 'curve', _curve(curve)
 
 
 class TrainAllegroCalculation(TrainCalculation):
@@ -201,6 +199,9 @@ def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
             f'the datasets mix {len(fingerprints)} levels of theory (heads {heads}), and a potential of `{name}` by '
             f'the strategy `{strategy}` has one. Take one of them: `dataset.select_head(…)`.'
         )
+    problem = _problem_of_levels(training, validation) or _problem_of_replay(architecture, settings, inputs)
+    if problem:
+        return problem
     if 'restart' in inputs and 'code' in inputs and inputs['restart'].computer.uuid != inputs['code'].computer.uuid:
         here, there = inputs['code'].computer.label, inputs['restart'].computer.label
         return f'the earlier run lies on `{there}`, but the code is on `{here}`; a run is taken up where it was.'
@@ -218,6 +219,41 @@ def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
     return common_problem(architecture, plan)
 
 
+def _problem_of_levels(training: DatasetData, validation: DatasetData | None) -> str | None:
+    """Return a sentence where validation frames are of a level, or under a name of it, that is not trained."""
+    known = training.levels
+    for head, level in (validation.levels if validation is not None else {}).items():
+        if len(known) > 1 and (head not in known or known[head].fingerprint != level.fingerprint):
+            return (
+                f'the validation dataset has the head `{head}`, which the training dataset does not have at this level '
+                f'of theory; it has {", ".join(known)}.'
+            )
+        if level.fingerprint not in {each.fingerprint for each in known.values()}:
+            return f'the validation dataset is of a level of theory (head `{head}`) that the training dataset has not.'
+    return None
+
+
+def _problem_of_replay(architecture: Architecture, settings: dict[str, Any], inputs: Any) -> str | None:
+    """Return a sentence where the labels of replayed frames cannot be learned as those of the parent's level."""
+    replay: DatasetData | None = inputs.get('replay', None)
+    if replay is None or not architecture.learns_from_replay(read_settings(architecture.Settings, settings)):
+        return None
+    missing = sorted({'energy', 'forces'} - set(replay.labels))
+    if missing:
+        return (
+            f'the replay dataset has no {" and no ".join(missing)}; label it first, or let the parent say what it is.'
+        )
+    theirs = {level.fingerprint for level in replay.levels.values()}
+    parent: PotentialData | None = inputs.get('parent', None)
+    known = {level.fingerprint for level in parent.levels.values()} if parent is not None else set()
+    if len(theirs) > 1 or (known and not theirs <= known):
+        return (
+            'the replayed frames are of another level of theory than the parent, whose knowledge they are to keep; '
+            'take frames of its level, or let the parent label them.'
+        )
+    return None
+
+
 def facts_of(potential: PotentialData) -> PotentialFacts:
     """Return what is known of a potential without opening its files."""
     attributes = potential.base.attributes
@@ -231,9 +267,15 @@ def facts_of(potential: PotentialData) -> PotentialFacts:
 
 
 def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:
-    """Return the curve as one array a column; what a step does not have is NaN."""
+    """Return the curve as one array a column; what a step does not have is NaN.
+
+    What AiiDA takes for no part of a name, as in that of a head, becomes `_`.
+    """
     names = sorted({name for step in steps for name, value in step.items() if _number(value) is not None})
-    columns = {name: np.array([_number(step.get(name)) for step in steps], dtype=float) for name in names}
+    columns = {
+        re.sub(r'\W', '_', name, flags=re.ASCII): np.array([_number(step.get(name)) for step in steps], dtype=float)
+        for name in names
+    }
     return orm.ArrayData(columns)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,15 @@ def compare(
 
     if forgetting is not None and potentials:
         raise click.UsageError('--forgetting names the potential itself; leave the others out.')
+    _refuse_strangers('dataset', datasets, name)
+    test_sets = [_identifier(text) for text in datasets] or None
     if forgetting is not None:
         _refuse_strangers('potential', [forgetting], name)
-        stages, records = forgetting_records(_identifier(forgetting))
+        stages, records = forgetting_records(_identifier(forgetting), test_sets)
     else:
         _refuse_strangers('potential', potentials, name)
-        _refuse_strangers('dataset', datasets, name)
         chosen = [_identifier(text) for text in potentials] or None
-        stages, records = [], compare_records(chosen, [_identifier(text) for text in datasets] or None)
+        stages, records = [], compare_records(chosen, test_sets)
     if csv is not None:
         _write_csv(csv, records)
     if as_json:
@@ -116,9 +118,9 @@ def _table(records: Sequence[Record], quantity: str, error: str) -> str:
 def _matrix(stages: Sequence[Record], records: Sequence[Record], quantity: str, error: str) -> str:
     """Return a line for each stage of a lineage and a column for each test set, in meV."""
     from aiida_perovmlip.launch import table
+    from aiida_perovmlip.query.compare import cell_value
 
-    name = f'{quantity}_{error}'
-    cells = {(record['potential'], _test_set(record)): record[name] for record in records}
+    cells = {(record['potential'], _test_set(record)): cell_value(record, quantity, error) for record in records}
     columns = list(dict.fromkeys(column for _, column in cells))
     rows = [
         (
@@ -151,7 +153,10 @@ def _name(record: Record, kind: str) -> str:
 
 
 def _number(value: Any, factor: float) -> str:
-    return '–' if value is None else f'{factor * value:.4g}'
+    """Return a number, or in words why there is none."""
+    if value is None:
+        return '–'
+    return 'not finite' if math.isinf(value) else f'{factor * value:.4g}'
 
 
 def _remark(record: Record) -> str:

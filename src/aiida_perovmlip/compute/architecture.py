@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aiida_perovmlip.compute.checkpoint import Checkpoint
+from aiida_perovmlip.compute.checkpoint import Checkpoint, State
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
@@ -136,6 +136,17 @@ class Architecture(Plugin):
         """Whether a training by this strategy can have a head for each of several levels of theory."""
         return False
 
+    def may_change(self, settings: Any, state: State) -> frozenset[str]:
+        """Return the settings that a run which is taken up at a state may have otherwise than the runs before it.
+
+        Whatever lies in the state and would have no effect is none of them.
+        """
+        return frozenset()
+
+    def learns_from_replay(self, settings: Any) -> bool:
+        """Return whether the labels of replayed frames are learned, and not what the parent says of these."""
+        return True
+
     def smaller_batch(self, settings: Any) -> dict[str, Any] | None:
         """Return the settings to change where memory ran out, as far as possible without another result.
 
@@ -143,7 +154,7 @@ class Architecture(Plugin):
         """
         return None
 
-    def lower_rate(self, settings: Any) -> dict[str, Any] | None:
+    def lower_rate(self, settings: Any, has_parent: bool = False) -> dict[str, Any] | None:
         """Return the settings to change where the training diverged; None where the rate cannot be lowered."""
         return None
 

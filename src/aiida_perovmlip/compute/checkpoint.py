@@ -22,6 +22,10 @@ KEPT = 2
 """States that are kept: where the newest is damaged, the one before it serves."""
 
 
+class ForeignStateError(ValueError):
+    """A state that another training has left."""
+
+
 @dataclass(frozen=True)
 class State:
     """One state of a training.
@@ -30,12 +34,14 @@ class State:
     :param step: the steps (epochs, generations) that were done.
     :param curve: the training curve up to here, over all runs.
     :param about: what the architecture wants to remember, as plain JSON.
+    :param settings: the settings of the run that left it.
     """
 
     folder: Path
     step: int
     curve: list[dict[str, Any]]
     about: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def file(self, name: str) -> Path:
         """Return where a file of this state lies."""
@@ -50,11 +56,13 @@ class Checkpoint:
 
     :param identity: what a training has to have in common with the one that left the states: the architecture, the
         strategy, the frames, the parent, the seed. States of another training are refused.
+    :param settings: the settings of this run, which its states remember.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, identity: str, settings: Mapping[str, Any] | None = None) -> None:
+        self.folder, self.identity, self.settings = folder, identity, dict(settings or {})
         self.damaged: list[str] = []
+        self.is_foreign = False
 
     def save(
         self,
@@ -77,6 +85,7 @@ class Checkpoint:
             'step': step,
             'files': hashes,
             'about': dict(about or {}),
+            'settings': name_non_finite(self.settings),
             'curve': [name_non_finite(entry) for entry in curve],
         }
         text = json.dumps(content, allow_nan=False)
@@ -89,11 +98,17 @@ class Checkpoint:
             shutil.rmtree(old, ignore_errors=True)
 
     def state(self) -> State | None:
-        """Return the newest state that is whole; those that are not are named in `damaged`."""
-        self.damaged = []
+        """Return the newest state that is whole; those that are not are named in `damaged`.
+
+        `is_foreign` tells whether there was one of another training.
+        """
+        self.damaged, self.is_foreign = [], False
         for folder in reversed(self._folders()):
             try:
                 return self._read(folder)
+            except ForeignStateError as error:
+                self.is_foreign = True
+                self.damaged.append(f'{folder.name}: {error}')
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self.damaged.append(f'{folder.name}: {error}')
         return None
@@ -116,11 +131,11 @@ class Checkpoint:
             raise ValueError(f'{STATE} is not as it was written')
         content = json.loads(text)
         if content['identity'] != self.identity:
-            raise ValueError('it belongs to another training')
+            raise ForeignStateError('it belongs to another training')
         for name, sha256 in content['files'].items():
             if _sha256(folder / name) != sha256:
                 raise ValueError(f'{name} is not as it was written')
-        return State(folder, content['step'], content['curve'], content['about'])
+        return State(folder, content['step'], content['curve'], content['about'], content['settings'])
 
     def _folders(self) -> list[Path]:
         """Return the folders of all states, the oldest first."""

@@ -30,7 +30,8 @@ class ResponseParser(Parser):
             return self.failure(response)
         if problem:
             return self.exit_codes.ERROR_PRODUCT_UNREADABLE.format(message=problem)
-        return self.judge_metrics()
+        # An explicit success: a scheduler that killed the job in its last second does not take its results.
+        return self.judge_metrics() or ExitCode(0)
 
     def read_response(self) -> tuple[Response | None, str | None]:
         """Return the response (None where there is none) and what is wrong with its file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,8 @@ def compare(
     """Return the errors of potentials on the test sets that they were evaluated on, in one pandas table.
 
     A row is a potential, a test set and a head. Test sets of the same content count as one, under the smallest PK. A
-    row whose predictions are not finite has NaN for errors and `not_finite` as its `state`.
+    row whose predictions are not finite has `not_finite` as its `state`, and NaN for the errors of the quantities that
+    `not_finite` names. Of an evaluation with several heads, frames and state are those of the head.
 
     :param potentials: nodes, PKs or UUIDs; None for all.
     :param datasets: nodes, PKs or UUIDs; None for all.
@@ -138,26 +140,33 @@ def headings(columns: Sequence[str]) -> dict[str, str]:
     return {name: f'{name} [{units[name]}]' if name in units else name for name in columns}
 
 
-def forgetting_records(potential: Any) -> tuple[list[Record], list[Record]]:
-    """Return the stages of a potential's lineage, the oldest first, and the records of all their evaluations."""
+def forgetting_records(potential: Any, datasets: Iterable[Any] | None = None) -> tuple[list[Record], list[Record]]:
+    """Return the stages of a potential's lineage, the oldest first, and the records of their evaluations.
+
+    :param datasets: nodes, PKs or UUIDs; None for all.
+    """
     stages = lineage_records(potential)
-    return stages, compare_records([stage['potential'] for stage in stages])
+    return stages, compare_records([stage['potential'] for stage in stages], datasets)
 
 
-def forgetting_matrix(potential: Any, quantity: str = 'forces', error: str = 'rmse') -> DataFrame:
+def forgetting_matrix(
+    potential: Any, quantity: str = 'forces', error: str = 'rmse', datasets: Iterable[Any] | None = None
+) -> DataFrame:
     """Return what each stage of a potential's lineage knows of each test set: a row a stage, a column a test set.
 
-    A column whose errors grow downwards is forgotten; NaN is what nobody evaluated. The unit is in `attrs['unit']`.
+    A column whose errors grow downwards is forgotten. Infinity is what was evaluated and met predictions that are not
+    finite; NaN is what nobody evaluated, or what has no label. The unit is in `attrs['unit']`.
 
     :param potential: the last stage, as node, PK or UUID.
     :param quantity: `energy_per_atom`, `forces` or `stress`.
     :param error: `mae` or `rmse`.
+    :param datasets: nodes, PKs or UUIDs; None for all.
     """
     import pandas
 
-    name = error_name(quantity, error)
-    stages, records = forgetting_records(potential)
-    cells = {(record['potential'], column_name(record)): record[name] for record in records}
+    error_name(quantity, error)
+    stages, records = forgetting_records(potential, datasets)
+    cells = {(record['potential'], column_name(record)): cell_value(record, quantity, error) for record in records}
     columns = list(dict.fromkeys(column for _, column in cells))
     pks = [stage['potential'] for stage in stages]
     table = pandas.DataFrame(
@@ -180,6 +189,12 @@ def error_name(quantity: str, error: str) -> str:
     return f'{quantity}_{error}'
 
 
+def cell_value(record: Mapping[str, Any], quantity: str, error: str) -> float | None:
+    """Return an error in its unit; infinity where predictions are not finite, None where nothing was compared."""
+    value: float | None = record[error_name(quantity, error)]
+    return math.inf if value is None and quantity in record['not_finite'].split() else value
+
+
 def column_name(record: Mapping[str, Any]) -> str:
     """Return what to call a test set and a head in one word."""
     name = f'{record["dataset_label"]} ({record["dataset"]})' if record['dataset_label'] else str(record['dataset'])
@@ -193,12 +208,23 @@ def _records_of(row: Sequence[Any]) -> list[Record]:
     if len(per_head) > 1:
         same = metrics.get('same_level_per_head') or {}
         return [
-            _record_of(row, metrics, head, {**errors, 'same_level': same.get(head)})
+            _record_of(row, metrics, head, {**errors, **_frames_and_state(errors), 'same_level': same.get(head)})
             for head, errors in per_head.items()
         ]
     heads = row[4] or []
     head = metrics.get('head') or next(iter(per_head), heads[0] if len(heads) == 1 else '')
-    return [_record_of(row, metrics, head, metrics)]
+    return [_record_of(row, metrics, head, {**metrics, 'n_frames': row[12]})]
+
+
+def _frames_and_state(errors: Mapping[str, Any]) -> Record:
+    """Return how many frames a head has, one energy each, and whether all its predictions are finite."""
+    frames = (errors.get('energy_per_atom') or {}).get('n')
+    return {'n_frames': frames, 'state': 'not_finite' if _not_finite(errors) else 'finite'}
+
+
+def _not_finite(errors: Mapping[str, Any]) -> list[str]:
+    """Return the quantities of which some prediction is not finite."""
+    return [quantity for quantity in UNITS if (errors.get(quantity) or {}).get('n_not_finite')]
 
 
 def _record_of(row: Sequence[Any], metrics: Mapping[str, Any], head: str, errors: Mapping[str, Any]) -> Record:
@@ -210,10 +236,11 @@ def _record_of(row: Sequence[Any], metrics: Mapping[str, Any], head: str, errors
         'architecture': row[3],
         'dataset': row[8],
         'dataset_label': row[10],
-        'n_frames': row[12],
+        'n_frames': errors.get('n_frames'),
         'head': head,
         **{f'{quantity}_{error}': (errors.get(quantity) or {}).get(error) for quantity in UNITS for error in ERRORS},
-        'state': metrics.get('state'),
+        'state': errors.get('state'),
+        'not_finite': ' '.join(_not_finite(errors)),
         'same_level': None if same_level is None else bool(same_level),
         'speed': metrics.get('microseconds_per_atom'),
         'peak_memory': metrics.get('peak_memory_mb'),

@@ -18,26 +18,22 @@ Record = dict[str, Any]
 
 
 def trainings_query(potential: Any) -> QueryBuilder:
-    """Return the query beneath `lineage`: a training a row, of all from which a potential descends.
+    """Return the query for the training that made a potential: a row, or none where it was imported.
 
-    These are more than its lineage: the training of a potential that labelled its frames is one of them. Tags:
-    `training`, `child`, `results`.
+    `lineage` asks it of one stage after the other. A query over all ancestors counts the ways that lead to each of
+    them, and a training of several legs, of which each has its `parent` and its `restart`, multiplies these. Tags:
+    `focus`, `training`, `results`.
     """
     from aiida import orm
-
-    from aiida_perovmlip.data.potential import PotentialData
 
     query = _above(potential)
     query.append(
         orm.CalcJobNode,
         tag='training',
-        with_descendants='focus',
+        with_outgoing='focus',
+        edge_filters={'label': 'potential'},
         filters={'process_type': {'like': TRAIN}},
         project=['id', 'ctime', 'attributes.exit_status'],
-    )
-    child = ['id', 'uuid', 'label', 'attributes.architecture']
-    query.append(
-        PotentialData, tag='child', with_incoming='training', edge_filters={'label': 'potential'}, project=child
     )
     query.append(
         orm.Dict,
@@ -50,14 +46,15 @@ def trainings_query(potential: Any) -> QueryBuilder:
 
 
 def inputs_query(potential: Any) -> QueryBuilder:
-    """Return the query for what those trainings had: an input a row, with the label of its link; tag `input`."""
+    """Return the query for what that training had: an input a row, with the label of its link; tag `input`."""
     from aiida import orm
 
     query = _above(potential)
     query.append(
         orm.CalcJobNode,
         tag='training',
-        with_descendants='focus',
+        with_outgoing='focus',
+        edge_filters={'label': 'potential'},
         filters={'process_type': {'like': TRAIN}},
         project='id',
     )
@@ -73,19 +70,24 @@ def inputs_query(potential: Any) -> QueryBuilder:
 
 
 def lineage_records(potential: Any) -> list[Record]:
-    """Return the stages of a potential as plain values, the oldest first; see `lineage`."""
+    """Return the stages of a potential as plain values, the oldest first; see `lineage`.
+
+    Two small queries a stage. Raises ValueError where a potential is its own ancestor.
+    """
     node = _focus(potential)
-    inputs: dict[int, dict[str, list[Any]]] = {}
-    for training, *given, label in inputs_query(potential).distinct().all():
-        inputs.setdefault(training, {})[label] = given
-    trainings = {row[3]: row for row in trainings_query(potential).distinct().all()}
-    stages = []
+    stages: dict[int, Record] = {}
     while node:
-        training = trainings.get(node[0])
-        had = inputs.get(training[0], {}) if training is not None else {}
-        stages.append(_stage(node, training, had))
+        if node[0] in stages:
+            raise ValueError(
+                f'the potential {node[0]} descends from itself by the input `parent`; the links of the trainings '
+                f'{", ".join(str(stage["training"]) for stage in stages.values())} are damaged: restore the profile '
+                f'from a backup.'
+            )
+        training = trainings_query(node[0]).first()
+        had = _inputs_of(node[0]) if training else {}
+        stages[node[0]] = _stage(node, training, had)
         node = had.get('parent', [])
-    return [{'stage': stage, **record} for stage, record in enumerate(reversed(stages))]
+    return [{'stage': stage, **record} for stage, record in enumerate(reversed(stages.values()))]
 
 
 def lineage(potential: Any) -> DataFrame:
@@ -100,6 +102,11 @@ def lineage(potential: Any) -> DataFrame:
     return pandas.DataFrame(lineage_records(potential)).set_index('stage')
 
 
+def _inputs_of(potential: int) -> dict[str, list[Any]]:
+    """Return what the training of a potential had, by the labels of the links."""
+    return {label: given for _, *given, label in inputs_query(potential).all()}
+
+
 def _stage(node: list[Any], training: Any, had: dict[str, list[Any]]) -> Record:
     """Return the record of one stage."""
     frames, replay = had.get('training'), had.get('replay')
@@ -108,7 +115,7 @@ def _stage(node: list[Any], training: Any, had: dict[str, list[Any]]) -> Record:
         'potential_label': node[2],
         'architecture': node[3],
         'training': training[0] if training is not None else None,
-        'strategy': training[7] if training is not None else None,
+        'strategy': training[3] if training is not None else None,
         'trained': training[1].isoformat(timespec='seconds') if training is not None else None,
         'dataset': frames[0] if frames else None,
         'dataset_label': frames[2] if frames else None,

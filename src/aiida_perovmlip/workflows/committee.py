@@ -219,7 +219,11 @@ class CommitteeWorkChain(PoolWorkChain):
         """Return the group of the committee with the potentials in it."""
         derived = f'committee-{self.inputs.architecture.value}-{self.node.uuid[:8]}'
         label = self.inputs.group.value if 'group' in self.inputs else derived
-        group, _ = orm.Group.collection.get_or_create(label)
+        group, is_new = orm.Group.collection.get_or_create(label)
+        ours = {potential.uuid for potential in potentials}
+        if not is_new and any(node.uuid not in ours for node in group.nodes):
+            self.report(f'the group `{label}` has other nodes by now; the committee is in `{derived}`.')
+            group, _ = orm.Group.collection.get_or_create(derived)
         group.add_nodes(potentials)
         return group
 

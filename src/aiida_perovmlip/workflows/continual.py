@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ class ContinualWorkChain(PoolWorkChain):
             `settings` and `seed`; `name` is added to the number of the stage.
         :param settings: what differs from the protocol in all stages; those of a stage come on top.
         """
-        first = settings_of_protocol(architecture, protocol, settings, has_parent=parent is not None)
+        plain = settings_of_protocol(architecture, protocol, settings)
         later = settings_of_protocol(architecture, protocol, settings, has_parent=True)
         known = {
             'architecture': architecture,
@@ -94,11 +95,11 @@ class ContinualWorkChain(PoolWorkChain):
             'seed': seed,
             'options': dict(options) if options else None,
             'monitors': monitors_of(monitor) or None,
-            'stages': {
-                _name(number, stage): _inputs(stage, later if number > 1 else first)
-                for number, stage in enumerate(stages, 1)
-            },
         }
+        known['stages'] = {}
+        for number, stage in enumerate(stages, 1):
+            common = later if _has_parent(stage, number > 1 or parent) else plain
+            known['stages'][_name(number, stage, len(stages))] = _inputs(stage, common)
         return fill(cls.get_builder(), {**known, **inputs})
 
     # ------------------------------------------------------------------ the steps
@@ -168,9 +169,16 @@ class ContinualWorkChain(PoolWorkChain):
         return builder
 
 
-def _name(number: int, stage: Mapping[str, Any]) -> str:
-    """Return a name that sorts by number."""
-    return f'stage_{number:02d}' + (f'_{stage["name"]}' if stage.get('name') else '')
+def _has_parent(stage: Mapping[str, Any], is_there: Any) -> bool:
+    """Whether a stage starts from a potential; one from scratch does not, whatever there is."""
+    strategy = stage.get('strategy')
+    return bool(is_there) and getattr(strategy, 'value', strategy) != 'scratch'
+
+
+def _name(number: int, stage: Mapping[str, Any], total: int) -> str:
+    """Return a name that sorts by number, and that AiiDA takes for the name of a link."""
+    given = re.sub(r'\W+|__+', '_', str(stage.get('name') or ''), flags=re.ASCII).strip('_')
+    return f'stage_{number:0{max(2, len(str(total)))}d}' + (f'_{given}' if given else '')
 
 
 def _inputs(stage: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, orm.Data]:

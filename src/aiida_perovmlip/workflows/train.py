@@ -203,7 +203,7 @@ class TrainWorkChain(BaseRestartWorkChain, PoolWorkChain):
         """Start anew with a lower rate: what has diverged is no state to go on from."""
         if node.exit_status == JOB.STOPPED_BY_MONITOR.status and DIVERGENCE not in (node.exit_message or ''):
             return self._stop(450, node)
-        changes = self._architecture().lower_rate(self._settings())
+        changes = self._architecture().lower_rate(self._settings(), has_parent='parent' in self.inputs)
         if not changes:
             return self._stop(510, node)
         return self._repair(node, changes, restart=False)

@@ -21,6 +21,7 @@ from ase.data import atomic_numbers
 from ase.neighborlist import neighbor_list
 
 from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Prediction, Trained, Training
+from aiida_perovmlip.compute.checkpoint import State
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
@@ -91,6 +92,10 @@ class Reference(Architecture):
             if training.seconds_left() <= 0:
                 raise JobError(Status.OUT_OF_WALLTIME, f'The wall time ran out after {index} frames.')
         return normal
+
+    def may_change(self, settings: ReferenceSettings, state: State) -> frozenset[str]:
+        """Return what has no part in the sums."""
+        return frozenset({'ridge'})
 
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the JSON file."""

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training, common_problem
-from aiida_perovmlip.compute.checkpoint import FOLDER, Checkpoint
+from aiida_perovmlip.compute.checkpoint import FOLDER, Checkpoint, State
 from aiida_perovmlip.compute.contract import JobError, Status, name_non_finite
 from aiida_perovmlip.compute.frames import sha256_of
 from aiida_perovmlip.compute.task import Job, Task
@@ -30,11 +30,13 @@ class Train(Task):
         """Leave the potential in its folder; return its facts, the effective settings and the end of the curve."""
         architecture: Architecture = job.plugin('architecture')
         training = self._prepare(job, architecture)
-        resumed, notes = self._resumed(job, training)
+        resumed, notes = self._resumed(job, architecture, training)
         try:
             trained = architecture.train(training)
-        except JobError as error:
-            _keep_curve(job, training, error)
+        except Exception as error:
+            results = _keep_curve(job, training, error)
+            if isinstance(error, JobError):
+                error.results |= results
             raise
         curve = _write_curve(job, trained.curve)
         facts = self._reopen(job, architecture, training)
@@ -64,17 +66,17 @@ class Train(Task):
         frames = job.frames('training')
         if frames is None:
             raise JobError(Status.BAD_INPUT, 'There are no frames to train on.')
-        parent = job.path('parent')
+        parent, settings = job.path('parent'), job.settings_of(architecture)
         strategy = job.request.settings.get('strategy') or ('scratch' if parent is None else 'naive')
         training = Training(
             strategy=strategy,
-            settings=job.settings_of(architecture),
+            settings=settings,
             training=frames,
             validation=job.frames('validation'),
             replay=job.frames('replay'),
             known=None if parent is None else architecture.facts(parent),
             folder=job.folder,
-            checkpoint=Checkpoint(job.folder / FOLDER, _identity(job, architecture, strategy)),
+            checkpoint=Checkpoint(job.folder / FOLDER, _identity(job, architecture, strategy), asdict(settings)),
             seed=job.request.seed,
             device=architecture.device(job.request.device),
             cores=job.request.cores,
@@ -88,13 +90,11 @@ class Train(Task):
         (job.folder / POTENTIAL).mkdir(exist_ok=True)
         return training
 
-    def _resumed(self, job: Job, training: Training) -> tuple[int | None, list[str]]:
+    def _resumed(self, job: Job, architecture: Architecture, training: Training) -> tuple[int | None, list[str]]:
         """Return the step from which an earlier run is taken up, and what is to be said of its checkpoint."""
-        state, notes = training.checkpoint.state(), []
-        if training.checkpoint.damaged:
-            notes.append(
-                f'Damaged states of the checkpoint were passed over: {"; ".join(training.checkpoint.damaged)}.'
-            )
+        state = training.checkpoint.state()
+        damaged = '; '.join(training.checkpoint.damaged)
+        notes = [f'States of the checkpoint that could not be used were passed over: {damaged}.'] if damaged else []
         if not job.request.settings.get('restart'):
             return (None, notes) if state is None else (state.step, notes)
         if training.checkpoint.finished:
@@ -103,9 +103,16 @@ class Train(Task):
                 'The earlier run had reached its end: there is nothing to take up. Training it on would spoil its '
                 'result; start a new training with its potential as parent.',
             )
+        if state is None and training.checkpoint.is_foreign:
+            raise JobError(
+                Status.BAD_INPUT,
+                'The earlier run is of another training: its frames, parent, strategy or seed differ from what is '
+                'asked for now. Give the `remote_folder` of a run of this one, or train anew without `restart`.',
+            )
         if state is None:
             notes.append('The earlier run had left no state that could be used; the training began anew.')
             return None, notes
+        notes += _changes(architecture, training.settings, state)
         for step in state.curve:
             job.progress(what='training', **step)
         return state.step, notes
@@ -132,6 +139,22 @@ def _identity(job: Job, architecture: Architecture, strategy: str) -> str:
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
 
 
+def _changes(architecture: Architecture, settings: Any, state: State) -> list[str]:
+    """Return what changes on the way, as a note; raise where that would have no effect."""
+    now, before = name_non_finite(asdict(settings)), state.settings
+    changed = sorted(name for name in now if name in before and now[name] != before[name])
+    words = [f'`{name}`: {before[name]!r} before, {now[name]!r} now' for name in changed]
+    fixed = sorted(set(changed) - architecture.may_change(settings, state))
+    if fixed:
+        facts = '; '.join(text for name, text in zip(changed, words, strict=True) if name in fixed)
+        raise JobError(
+            Status.BAD_INPUT,
+            f'A training that is taken up keeps settings in its state, so that these would have no effect: {facts}. '
+            'Leave them as they were, or train anew without `restart`.',
+        )
+    return [f'Settings changed at step {state.step}: {"; ".join(words)}.'] if words else []
+
+
 def _write_curve(job: Job, curve: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Write the training curve; return it with numbers that JSON can hold."""
     steps = [name_non_finite(step) for step in curve]
@@ -139,13 +162,14 @@ def _write_curve(job: Job, curve: Iterable[dict[str, Any]]) -> list[dict[str, An
     return steps
 
 
-def _keep_curve(job: Job, training: Training, error: JobError) -> None:
+def _keep_curve(job: Job, training: Training, error: Exception) -> dict[str, Any]:
     """Keep what a training that failed has learned of itself: its curve, and the step from which it can go on."""
     state = training.checkpoint.state()
-    curve = error.results.pop('curve', None) or (state.curve if state else [])
+    told = error.results.pop('curve', None) if isinstance(error, JobError) else None
+    curve = told or (state.curve if state else [])
     if curve:
         _write_curve(job, curve)
-    error.results |= {'n_steps': len(curve), 'checkpoint_step': state.step if state else None}
+    return {'n_steps': len(curve), 'checkpoint_step': state.step if state else None}
 
 
 def refuse_divergence(trained: Trained) -> None:

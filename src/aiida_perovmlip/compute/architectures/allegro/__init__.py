@@ -18,6 +18,7 @@ from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFa
 from aiida_perovmlip.compute.architectures.allegro import trainer
 from aiida_perovmlip.compute.architectures.allegro.config import (
     CONFIG,
+    MAY_CHANGE,
     NETWORK,
     PARENT,
     TRAINING,
@@ -147,7 +148,11 @@ class Allegro(Architecture):
         sizes = [size for size in range(1, settings.batch_size // 2 + 1) if frames % size == 0]
         return {'batch_size': sizes[-1], 'accumulate': frames // sizes[-1]} if sizes else None
 
-    def lower_rate(self, settings: AllegroSettings) -> dict[str, Any] | None:
+    def may_change(self, settings: AllegroSettings, state: State) -> frozenset[str]:
+        """Return what is not in the state; a rate that falls to zero at the last epoch keeps the number of epochs."""
+        return frozenset(MAY_CHANGE) - ({'epochs'} if settings.lr_schedule == 'cosine' else set())
+
+    def lower_rate(self, settings: AllegroSettings, has_parent: bool = False) -> dict[str, Any] | None:
         """Halve the learning rate."""
         rate = settings.learning_rate / 2
         return {'learning_rate': rate} if rate >= SLOWEST_RATE else None

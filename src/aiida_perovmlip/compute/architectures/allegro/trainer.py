@@ -159,7 +159,7 @@ def environment_of(training: Training) -> dict[str, str]:
     fixed seed of hashes, the order of what is packaged is another one each time.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith('SLURM_')}
-    ours = str(Path(__file__).resolve().parents[3])  # the configuration names a function of ours
+    ours = str(Path(__file__).resolve().parents[4])  # the configuration names a function of ours
     paths = os.pathsep.join(filter(None, (ours, inherited.get('PYTHONPATH'))))
     return {**inherited, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': str(training.cores), 'PYTHONHASHSEED': '0'}
 

@@ -77,7 +77,16 @@ class Mace(Architecture):
         """Return half of the batch and the learning rate that belongs to it."""
         return mace_settings.smaller_batch(settings)
 
-    def lower_rate(self, settings: Any) -> dict[str, Any] | None:
+    def may_change(self, settings: Any, state: State) -> frozenset[str]:
+        """Return what is not in the state; the number of epochs counts no more once stage two has begun."""
+        begun = any(step.get('stage') == 2 for step in state.curve)
+        return mace_settings.MAY_CHANGE - ({'epochs'} if begun else set())
+
+    def learns_from_replay(self, settings: Any) -> bool:
+        """Return whether the labels of the replayed frames are those of their dataset."""
+        return bool(mace_settings.chosen(settings, 'replay_labels') == 'dataset')
+
+    def lower_rate(self, settings: Any, has_parent: bool = False) -> dict[str, Any] | None:
         """Return a third of the learning rates."""
         return mace_settings.lower_rate(settings)
 

@@ -121,7 +121,7 @@ class Run:
         """Add the newest and the best state to the checkpoint."""
         if not self.curve or not self.newest.is_file():
             return
-        about = {'learning_rate': self.settings.learning_rate, 'atomic_energies': self.energies}
+        about = {'learning_rate': self.rate, 'atomic_energies': self.energies}
         files = {NEWEST: self.newest, BEST: self.best}
         self.training.checkpoint.save(self.done, files, self.curve, about)
         self.saved = time.monotonic()
@@ -219,7 +219,7 @@ class Run:
             step['stage'] = 2 if step['step'] > self.stage_one else 1
         self._refuse_divergence(step)
         self.curve.append(step)
-        self.newest = path
+        self.newest, self.rate = path, self.settings.learning_rate
         self.training.report({**step, 'of': total})
         if best_step(self.curve) == step['step']:
             shutil.copyfile(path, self.best)

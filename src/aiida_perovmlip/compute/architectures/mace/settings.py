@@ -152,6 +152,9 @@ SHAPE = (
 )
 """What a parent has the last word on."""
 
+MAY_CHANGE = frozenset({'epochs', 'batch_size', 'valid_batch_size', 'learning_rate', 'patience', 'clip_grad', 'gpus'})
+"""What a run that is taken up may have otherwise; all else lies in its state, or would spoil the choice of the best."""
+
 PROTOCOLS: dict[str, tuple[str, dict[str, Any]]] = {
     'fast': (
         'A first potential of some hundred small cells, within minutes on two cores.',

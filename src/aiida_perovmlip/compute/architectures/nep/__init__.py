@@ -6,6 +6,7 @@ import importlib
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +28,16 @@ from aiida_perovmlip.compute.architectures.nep.inputs import (
 )
 from aiida_perovmlip.compute.architectures.nep.neppo_run import report_every, train_with_neppo
 from aiida_perovmlip.compute.architectures.nep.potential_file import FILENAME, Header, read_nep
-from aiida_perovmlip.compute.architectures.nep.settings import STRUCTURE, NepSettings, problem_of_settings, resolve
+from aiida_perovmlip.compute.architectures.nep.settings import (
+    LOWEST_RATE,
+    OWN,
+    STRUCTURE,
+    TUNING,
+    NepSettings,
+    problem_of_settings,
+    resolve,
+)
+from aiida_perovmlip.compute.checkpoint import State
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
@@ -108,11 +118,18 @@ class Nep(Architecture):
         batch = resolve(settings, None, 0, has_stress=False)['batch_size']
         return {'batch_size': batch // 2} if batch > 1 else None
 
-    def lower_rate(self, settings: NepSettings) -> dict[str, Any] | None:
+    def may_change(self, settings: NepSettings, state: State) -> frozenset[str]:
+        """Return all but the network, its trainer and the energies that were taken off."""
+        return frozenset(asdict(settings)) - {*STRUCTURE, 'trainer', 'atomic_energies'}
+
+    def lower_rate(self, settings: NepSettings, has_parent: bool = False) -> dict[str, Any] | None:
         """Return a third of the learning rate; an evolution strategy has none."""
         if settings.trainer == 'gpumd':
             return None
-        first, last = (resolve(settings, None, 0, has_stress=False)[f'{name}learning_rate'] for name in ('', 'final_'))
+        own = OWN['neppo'] | (TUNING if has_parent else {})
+        first, last = (getattr(settings, name) or own[name] for name in ('learning_rate', 'final_learning_rate'))
+        if first / 3 < LOWEST_RATE:
+            return None
         return {'learning_rate': first / 3, 'final_learning_rate': min(last, first / 3)}
 
     def train(self, training: Training) -> Trained:

@@ -57,7 +57,7 @@ def follow(command: list[str], training: Training, look: Callable[[], None]) -> 
 
 def _python_path() -> str:
     """Return where our modules are found: beside the job's own, or where this one came from."""
-    here = str(Path(__file__).resolve().parents[3])
+    here = str(Path(__file__).resolve().parents[4])
     return os.pathsep.join(filter(None, (here, os.environ.get('PYTHONPATH'))))
 
 

@@ -46,7 +46,7 @@ class StopError(Exception):
 def main(path: str) -> int:
     """Do what the request says."""
     request = json.loads(Path(path).read_text())
-    checkpoint = Checkpoint(Path(request['checkpoint']), request['identity'])
+    checkpoint = Checkpoint(Path(request['checkpoint']), request['identity'], request['settings'])
     try:
         trainer = _trainer(request, checkpoint)
         state = checkpoint.state()
@@ -151,6 +151,7 @@ def resumable(base: Any) -> Any:
             np.savez(ARRAYS, order=np.array(self._order, dtype=np.int64), **plain)
             about = {
                 **self.request['about'],
+                'batches': len(self._batches),
                 'random': self._rng.bit_generator.state,
                 'best_loss': self._best_loss if math.isfinite(self._best_loss) else None,
                 'loss_settings': self._get_loss_settings(),
@@ -166,7 +167,9 @@ def resumable(base: Any) -> Any:
 
             with np.load(state.file(ARRAYS), allow_pickle=False) as archive:
                 arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
-            self._order = arrays.pop('order').tolist()
+            order = arrays.pop('order').tolist()
+            # Batches of another size are other batches.
+            self._order = order if state.about['batches'] == len(self._batches) else []
             self.model.load_state_dict({name.removeprefix('model/'): value for name, value in arrays.items()
                                         if name.startswith('model/')})  # fmt: skip
             moments: dict[int, dict[str, Any]] = {}

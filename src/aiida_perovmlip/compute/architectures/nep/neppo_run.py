@@ -62,6 +62,7 @@ def _write_request(training: Training, wanted: dict[str, Any], about: dict[str, 
     request = {
         'checkpoint': str(training.checkpoint.folder),
         'identity': training.checkpoint.identity,
+        'settings': training.checkpoint.settings,
         'about': about,
         'device': training.device,
         'cores': training.cores,

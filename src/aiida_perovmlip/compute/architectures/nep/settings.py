@@ -47,6 +47,9 @@ HINTS = {
     'frames_per_generation': '`neppo` looks at `batch_size` frames in each step',
 }
 
+LOWEST_RATE = 1e-8
+"""Below this a smaller learning rate trains nothing."""
+
 LAMBDA_V = 0.1
 
 
