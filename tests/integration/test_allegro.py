@@ -300,10 +300,10 @@ def test_the_wall_time_ends_a_training_whose_best_epoch_outlives_a_worse_second_
     saved = outputs['results']['checkpoint_step']
     assert f'goes on from epoch {saved}' in node.exit_message
     best = float(outputs['curve'].get_array('validation_loss')[:saved].min())
-    second = {**settings, 'epochs': saved + 2, 'learning_rate': 10.0}
+    second = {**settings, 'epochs': saved + 2, 'learning_rate': 0.5}
     resumed, again = train(second, restart=outputs['remote_folder'])
     assert again.is_finished_ok, again.exit_message
-    assert resumed['results']['effective']['learning_rate'] == 10.0
+    assert resumed['results']['effective']['learning_rate'] == 0.5
     curve = resumed['curve'].get_array('validation_loss')
     assert len(curve) == saved + 2
     assert curve[saved:].min() > best

@@ -212,13 +212,13 @@ def test_a_damaged_state_costs_one_state_and_not_the_training(train, kept):
     results = outputs['results'].get_dict()
     before = json.loads((states[-2] / 'state.json').read_text().partition('\n')[2])
     assert results['resumed_from_step'] == before['step']
-    assert any('Damaged states' in note for note in results['notes'])
+    assert any('could not be used' in note for note in results['notes'])
 
 
 def test_other_settings_that_change_the_potential_are_refused_on_the_way(train, kept):
     _, node = train({**LONG, 'neurons': 6}, restart=orm.load_node(kept['folder']))
     assert node.exit_status == 210
-    assert 'cannot be taken up with these settings' in node.exit_message
+    assert '`neurons`' in node.exit_message
 
 
 def test_the_wall_time_ends_the_trainer_and_a_state_is_kept(train):
