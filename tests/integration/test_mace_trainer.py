@@ -367,8 +367,8 @@ def test_a_state_that_was_cut_off_gives_way_to_the_one_before(train, killed, ask
 def test_another_network_cannot_take_up_a_state(train, killed, tmp_path):
     go_on(killed, tmp_path)
     response = train(tmp_path, {'epochs': 500, 'hidden_irreps': '8x0e'})
-    assert response.status is Status.SETTINGS_IGNORED
-    assert 'did not take up the state' in response.error['message']
+    assert response.status is Status.BAD_INPUT
+    assert '`hidden_irreps`' in response.error['message']
 
 
 def test_a_stage_that_does_not_improve_gives_way_to_the_next(train, tmp_path):

@@ -309,7 +309,7 @@ def test_a_lattice_in_small_letters_is_no_lattice_for_the_trainer(bare):
 
 def test_an_unknown_keyword_ends_the_program_with_its_name(bare, tmp_path):
     (tmp_path / 'nep.in').write_text('type 1 Cu\nno_such_keyword 1\n')
-    (tmp_path / 'neppo.json').write_text(json.dumps({'checkpoint': 'c', 'identity': 'x', 'cores': 1}))
+    (tmp_path / 'neppo.json').write_text(json.dumps({'checkpoint': 'c', 'identity': 'x', 'settings': {}, 'cores': 1}))
     found = bare(
         """
         import json
