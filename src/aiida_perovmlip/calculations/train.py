@@ -19,7 +19,7 @@ from aiida_perovmlip.calculations.progress import retrieved_states
 from aiida_perovmlip.compute import checkpoint, registry
 from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, common_problem, missing_elements
 from aiida_perovmlip.compute.children import COMMAND
-from aiida_perovmlip.compute.contract import Response, Status
+from aiida_perovmlip.compute.contract import Response, Status, number_of
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.tasks.train import CURVE, POTENTIAL
@@ -271,9 +271,9 @@ def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:
 
     What AiiDA takes for no part of a name, as in that of a head, becomes `_`.
     """
-    names = sorted({name for step in steps for name, value in step.items() if _number(value) is not None})
+    names = sorted({name for step in steps for name, value in step.items() if number_of(value) is not None})
     columns = {
-        re.sub(r'\W', '_', name, flags=re.ASCII): np.array([_number(step.get(name)) for step in steps], dtype=float)
+        re.sub(r'\W', '_', name, flags=re.ASCII): np.array([number_of(step.get(name)) for step in steps], dtype=float)
         for name in names
     }
     return orm.ArrayData(columns)
@@ -282,13 +282,6 @@ def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:
 def _step(state: dict[str, Any]) -> dict[str, Any]:
     """Return the step of the curve that a reported state tells of."""
     return {name: value for name, value in state.items() if name not in ('what', 'of', 'seconds')}
-
-
-def _number(value: Any) -> float | None:
-    """Return a number; those that JSON cannot hold come by name."""
-    if isinstance(value, str) and value in ('nan', 'inf', '-inf'):
-        return float(value)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _potential(node: orm.CalcJobNode, facts: dict[str, Any], effective: dict[str, Any], folder: Path) -> PotentialData:

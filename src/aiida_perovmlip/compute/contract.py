@@ -140,3 +140,10 @@ def name_non_finite(value: Any) -> Any:
     if hasattr(value, 'tolist'):  # numpy scalars and arrays
         return name_non_finite(value.tolist())
     return value
+
+
+def number_of(value: Any) -> float | None:
+    """Return a number, also one that `name_non_finite` has named; None where it is no number."""
+    if isinstance(value, str) and value in ('nan', 'inf', '-inf'):
+        return float(value)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aiida_perovmlip.compute.contract import number_of
+
 WINDOW = 5
 """Steps whose median is compared with the best."""
 
@@ -25,7 +27,7 @@ def sign_of_divergence(curve: Sequence[Mapping[str, Any]], growth: float = GROWT
     stage = curve[-1].get('stage') if curve else None
     curve = [step for step in curve if step.get('stage') == stage]
     for name in QUANTITIES:
-        values = [(step.get('step'), _number(step[name])) for step in curve if name in step]
+        values = [(step.get('step'), number_of(step[name])) for step in curve if name in step]
         numbers = [(where, value) for where, value in values if value is not None]
         for where, value in numbers:
             if not math.isfinite(value):
@@ -39,10 +41,3 @@ def sign_of_divergence(curve: Sequence[Mapping[str, Any]], growth: float = GROWT
                     f'{numbers[-1][0]}).'
                 )
     return None
-
-
-def _number(value: Any) -> float | None:
-    """Return a number; those that JSON cannot hold come by name."""
-    if isinstance(value, str) and value in ('nan', 'inf', '-inf'):
-        return float(value)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

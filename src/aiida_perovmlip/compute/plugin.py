@@ -6,6 +6,8 @@ import importlib
 import importlib.metadata
 from typing import Any, ClassVar
 
+from aiida_perovmlip.compute.contract import JobError, Status
+
 
 class Plugin:
     """Base of architectures and of labellers that run inside a job.
@@ -42,6 +44,19 @@ class Plugin:
     def self_test(self) -> str:
         """Do one small real thing in about a second; return a sentence of what was found, or raise."""
         raise NotImplementedError
+
+
+def device_of_torch(wanted: str) -> str:
+    """Return `cuda` where it is wanted, or for `auto` where torch sees one; raise where it is wanted in vain."""
+    if wanted == 'cpu':
+        return 'cpu'
+    import torch
+
+    if torch.cuda.is_available():
+        return 'cuda'
+    if wanted == 'cuda':
+        raise JobError(Status.BAD_INPUT, 'The device `cuda` was asked for, but torch sees none on this machine.')
+    return 'cpu'
 
 
 def versions_of(packages: tuple[str, ...]) -> dict[str, str]:

@@ -46,6 +46,7 @@ from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.extxyz import write_extxyz
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.frames import Frames
+from aiida_perovmlip.compute.plugin import device_of_torch
 
 WORKSHOP = 'package'
 SLOWEST_RATE = 1e-6
@@ -113,15 +114,7 @@ class Allegro(Architecture):
 
     def device(self, wanted: str) -> str:
         """Return `cuda` where it is wanted, or for `auto` where there is one."""
-        if wanted == 'cpu':
-            return 'cpu'
-        import torch
-
-        if torch.cuda.is_available():
-            return 'cuda'
-        if wanted == 'cuda':
-            raise JobError(Status.BAD_INPUT, 'The device `cuda` was asked for, but torch sees none on this machine.')
-        return 'cpu'
+        return device_of_torch(wanted)
 
     def check(self, plan: Plan) -> str | None:
         """Refuse what nequip would crash on, or worse, would not."""

@@ -40,6 +40,7 @@ from aiida_perovmlip.compute.checkpoint import State
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
+from aiida_perovmlip.compute.plugin import device_of_torch
 
 
 class Mace(Architecture):
@@ -55,15 +56,7 @@ class Mace(Architecture):
 
     def device(self, wanted: str) -> str:
         """Return `cuda` where it is wanted, or for `auto` where there is one."""
-        if wanted == 'cpu':
-            return 'cpu'
-        import torch
-
-        if torch.cuda.is_available():
-            return 'cuda'
-        if wanted == 'cuda':
-            raise JobError(Status.BAD_INPUT, 'The device `cuda` was asked for, but torch sees none on this machine.')
-        return 'cpu'
+        return device_of_torch(wanted)
 
     def check(self, plan: Plan) -> str | None:
         """Refuse what mace-torch would crash on, or worse, would not."""
