@@ -100,6 +100,17 @@ def test_frames_that_one_has_are_not_chosen_again(embed, make_dataset):
     assert set(chosen.frames.column('energy')) == set(dataset.frames.column('energy')[3:])
 
 
+def test_descriptors_are_mapped_and_not_loaded(embed, make_dataset, monkeypatch):
+    dataset = make_dataset(6, seed=3).store()
+    descriptors, had = embed(dataset), embed(dataset.select([0, 1]).store())
+
+    def refuse(*_):
+        raise AssertionError('all descriptors were loaded.')
+
+    monkeypatch.setattr(orm.ArrayData, 'get_array', refuse)
+    assert len(choose_frames(dataset, descriptors, orm.Int(3), known=had)) == 3
+
+
 def test_more_frames_than_differ_are_refused(embed, make_dataset):
     one = make_dataset(2, seed=3).store()
     twice = DatasetData.concatenate([one, one]).store()
@@ -134,7 +145,12 @@ def unruly(tmp_path, way):
 
 @pytest.mark.parametrize(
     ('way', 'sentence'),
-    [('nan', 'descriptors of frame 1 are not finite'), ('short', 'described 1 of 3'), ('flat', r'shape \(40,\)')],
+    [
+        ('nan', 'descriptors of frame 1 are not finite'),
+        ('short', 'described 1 of 3'),
+        ('long', 'described more than the 3 frames'),
+        ('flat', r'shape \(40,\)'),
+    ],
 )
 def test_descriptors_that_cannot_be_used_have_an_exit_code(run_job, validation, tmp_path, way, sentence):
     outputs, node = run_job(EmbedCalculation, None, potential=unruly(tmp_path, way), dataset=validation)

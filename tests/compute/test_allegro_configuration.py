@@ -20,12 +20,13 @@ from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, Training
 from aiida_perovmlip.compute.architectures import allegro
 from aiida_perovmlip.compute.architectures.allegro import Allegro, config, package, trainer
 from aiida_perovmlip.compute.architectures.allegro.config import AllegroSettings
-from aiida_perovmlip.compute.checkpoint import Checkpoint
+from aiida_perovmlip.compute.checkpoint import Checkpoint, State
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.settings import describe_settings, read_settings
 from aiida_perovmlip.compute.shard import build_shards
+from aiida_perovmlip.compute.tasks.train import _changes
 
 CURVE = """\
 epoch,step,train_loss_epoch/weighted_sum,val0_epoch/forces_rmse,val0_epoch/per_atom_energy_rmse,val0_epoch/weighted_sum
@@ -203,6 +204,7 @@ def test_plans_that_nequip_would_crash_on_are_refused(frames_of, make_frames):
     assert 'the validation frames have no energy and no forces' in problem_of(AllegroSettings(), frames, unlabelled)
     assert 'all forces' in problem_of(AllegroSettings(), still, frames)
     assert 'has to be positive' in problem_of(AllegroSettings(energy_weight=0.0, forces_weight=0.0), frames, frames)
+    assert '`learning_rate` is 0' in problem_of(AllegroSettings(learning_rate=0.0), frames, frames)
     assert 'two numbers' in problem_of(AllegroSettings(betas=[0.9]), frames, frames)
     assert 'two numbers' in problem_of(AllegroSettings(betas=[0.9, 1.0]), frames, frames)
 
@@ -210,13 +212,6 @@ def test_plans_that_nequip_would_crash_on_are_refused(frames_of, make_frames):
 def test_a_single_frame_can_be_trained_on(frames_of, make_frames):
     one = frames_of(make_frames(1))
     assert problem_of(AllegroSettings(batch_size=1), one, one) is None
-
-
-def test_frames_of_several_charges_are_refused(frames_of, make_frames):
-    charged = [replace(frame, charge=index % 2) for index, frame in enumerate(make_frames(4))]
-    mixed, same = frames_of(charged, 'mixed'), frames_of(charged[1:2] * 4, 'same')
-    assert 'the charges 0, +1, but Allegro does not see' in problem_of(AllegroSettings(), mixed, mixed)
-    assert problem_of(AllegroSettings(), same, same) is None
 
 
 @pytest.mark.parametrize(
@@ -274,6 +269,16 @@ def test_a_network_with_other_energies_of_atoms_is_an_error(done):
     with pytest.raises(JobError, match=r'`atomic_energies` are others: (I|Pb): asked') as caught:
         allegro.refuse_other_energies(asked, done)
     assert caught.value.status is Status.SETTINGS_IGNORED
+
+
+def test_energies_of_atoms_that_follow_another_level_are_told(tmp_path, frames_of, make_frames):
+    known = PotentialFacts(elements=('Cs', 'I', 'Pb'), cutoff=6.0)
+    done = trainer.Result([{'step': 50}])
+    for is_same, given, told in ((False, None, True), (False, 'parent', False), (True, None, False)):
+        settings = AllegroSettings(atomic_energies=given)
+        frames = frames_of(make_frames(2))
+        training = training_of(tmp_path, frames, settings, known=known, has_level_of_parent=is_same)
+        assert bool(allegro._notes(done, training)) == told
 
 
 # ---------------------------------------------------------------------- frames
@@ -445,21 +450,64 @@ def test_what_is_not_a_number_ends_the_training_and_is_not_saved(tmp_path, train
 
 
 def test_settings_that_lie_in_the_state_cannot_be_changed_unnoticed(tmp_path, training):
+    before = training.settings
+    state = State(tmp_path, 1, [], {'run': 1}, asdict(before))
+    assert _changes(Allegro(), before, state) == []
+    assert _changes(Allegro(), replace(before, batch_size=2, accumulate=2, learning_rate=1e-3), state)
+    for change in ({'l_max': 3}, {'forces_weight': 7.0}, {'ema_decay': 0.5}, {'patience': 3}, {'epochs': 7}):
+        name = next(iter(change))
+        with pytest.raises(JobError, match=f'`{name}`: .* before, .* now') as caught:
+            _changes(Allegro(), replace(before, **change), state)
+        assert caught.value.status is Status.BAD_INPUT
+    assert trainer.output_of(state) == 'run-2'
+
+
+def test_the_best_network_is_kept_as_soon_as_it_is_seen(tmp_path, training):
+    """The trainer deletes it for a better one, of an epoch that a run which takes up the state may do otherwise."""
     run, output = run_of(tmp_path, training)
+    write_curve(output, [0.5, 0.2])
+    checkpoint_file(output / 'best-1.ckpt', 'good')
+    good = (output / 'best-1.ckpt').read_bytes()
+    run.follow()  # no state has been written yet
+    (output / 'best-1.ckpt').unlink()
+    checkpoint_file(output / 'best-2.ckpt', 'of an epoch that is not in the curve')
+    checkpoint_file(output / 'state-1.ckpt', 'state')
+    run.save()
+    state = training.checkpoint.state()
+    assert (state.step, state.about['best_step'], state.about['best_loss']) == (2, 2, 0.2)
+    assert state.file('best.ckpt').read_bytes() == good
+    assert trainer.Result.of(state).best_step == 2
+
+
+def test_a_state_without_its_best_network_is_not_saved(tmp_path, training):
+    run, output = run_of(tmp_path, training)
+    write_curve(output, [0.5, 0.2])
+    checkpoint_file(output / 'best-0.ckpt', 'not the best')
+    checkpoint_file(output / 'state-1.ckpt', 'state')
+    run.follow()
+    run.save()
+    assert training.checkpoint.state() is None
+
+
+def test_of_several_networks_that_the_trainer_keeps_the_best_of_the_curve_is_taken(tmp_path, training):
+    run, output = run_of(tmp_path, training)
+    write_curve(output, [0.5, 0.2, 0.3])
+    for epoch in range(4):  # the last of an epoch that is not in the curve yet
+        checkpoint_file(output / f'best-{epoch}.ckpt', str(epoch))
+    run.follow()
+    assert (run.result.best_step, run.result.best_loss) == (2, 0.2)
+    assert run.result.best.read_bytes() == (output / 'best-1.ckpt').read_bytes()
+
+
+def test_what_else_is_known_is_kept_with_the_state(tmp_path, training):
+    output = tmp_path / 'run-1'
+    (output / 'csv' / 'version_0').mkdir(parents=True)
+    run = trainer._Run(training, output, None, {'atomic_energies': {'Cs': -1.0}})
     write_curve(output, [0.5])
     checkpoint_file(output / 'best-0.ckpt', 'b')
     checkpoint_file(output / 'state-0.ckpt', 's')
     run.follow()
-    state = training.checkpoint.state()
-    before = training.settings
-    trainer.refuse_other_settings(state, before)
-    trainer.refuse_other_settings(state, replace(before, batch_size=2, accumulate=2, learning_rate=1e-3))
-    for change in ({'l_max': 3}, {'forces_weight': 7.0}, {'ema_decay': 0.5}, {'patience': 3}, {'epochs': 7}):
-        name = next(iter(change))
-        with pytest.raises(JobError, match=f'`{name}`: .* before, .* now') as caught:
-            trainer.refuse_other_settings(state, replace(before, **change))
-        assert caught.value.status is Status.BAD_INPUT
-    assert trainer.output_of(state) == 'run-2'
+    assert training.checkpoint.state().about['atomic_energies'] == {'Cs': -1.0}
 
 
 # ---------------------------------------------------------------------- the end of the trainer
@@ -492,7 +540,8 @@ def test_the_wall_time_ends_the_trainer(monkeypatch, training):
     ('code', 'left', 'status', 'words'),
     [
         ('import os; os.kill(os.getpid(), 15)', 0.0, Status.OUT_OF_WALLTIME, 'stopped at epoch'),
-        ('import os; os.kill(os.getpid(), 9)', math.inf, Status.FAILED, 'killed by SIGKILL.*more memory'),
+        ('import os; os.kill(os.getpid(), 9)', math.inf, Status.OUT_OF_MEMORY, 'killed by SIGKILL.*more memory'),
+        ('import os; os.kill(os.getpid(), 40)', math.inf, Status.FAILED, 'killed by signal 40'),
         ('raise KeyError("no such key")', math.inf, Status.FAILED, 'exit status 1.*no such key'),
         ('raise MemoryError("CUDA out of memory")', math.inf, Status.OUT_OF_MEMORY, 'halve `batch_size`'),
         ('pass', math.inf, Status.FAILED, 'ended without a checkpoint'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from test_harness import ask, start
 
 from aiida_perovmlip.calculations.sources import job_sources
 from aiida_perovmlip.compute import contract, registry
-from aiida_perovmlip.compute.children import Worker
+from aiida_perovmlip.compute.children import Worker, failure_of
+from aiida_perovmlip.compute.contract import Status
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.shard import build_shards
 
@@ -70,6 +72,46 @@ time.sleep(60)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_until(lambda: not processes_in(tmp_path))
+
+
+def test_a_program_that_another_one_starts_ends_with_that(tmp_path):
+    """As the processes of a training on several GPUs, which are children of a program that is killed with the job."""
+    (tmp_path / 'sleeper.py').write_text(
+        'import sys, time\nfrom pathlib import Path\n'
+        "Path('started').write_text(' '.join([__name__, *sys.argv[1:]]))\ntime.sleep(60)\n"
+    )
+    code = """
+import subprocess, sys
+subprocess.run([sys.executable, '-m', 'aiida_perovmlip.compute.children', 'sleeper', '--one', 'two'])
+"""
+    middle = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path)
+    wait_until(lambda: (tmp_path / 'started').exists() and (tmp_path / 'started').read_text())
+    assert (tmp_path / 'started').read_text() == '__main__ --one two'
+    assert len(processes_in(tmp_path)) == 2
+    os.kill(middle.pid, signal.SIGKILL)
+    middle.wait()
+    wait_until(lambda: not processes_in(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('code', 'log', 'status', 'words'),
+    [
+        (-9, '', Status.OUT_OF_MEMORY, r'killed by SIGKILL \(signal 9\) after 3 epochs, which is what the system does'),
+        (137, '', Status.OUT_OF_MEMORY, 'killed by SIGKILL'),
+        (1, 'Signal 9 (SIGKILL) received by PID 7', Status.OUT_OF_MEMORY, 'ran out of memory after 3 epochs; halve it'),
+        (1, 'torch.OutOfMemoryError: CUDA', Status.OUT_OF_MEMORY, 'ran out of memory'),
+        (1, 'OSError: Cannot allocate memory', Status.OUT_OF_MEMORY, 'ran out of memory'),
+        (-11, 'some words', Status.FAILED, 'killed by SIGSEGV after 3 epochs'),
+        (-40, '', Status.FAILED, 'killed by signal 40'),
+        (-99, '', Status.FAILED, 'killed by signal 99'),
+        (2, 'one\n\ntwo\n', Status.FAILED, r'exit status 2 after 3 epochs. The log ends: one \| two'),
+    ],
+)
+def test_each_end_of_a_trainer_has_a_name(code, log, status, words):
+    error = failure_of(code, log, 'after 3 epochs', 'halve it', {'curve': []})
+    assert error.status is status
+    assert re.search(words, error.message)
+    assert error.results == {'curve': []}
 
 
 def slow_square(number):

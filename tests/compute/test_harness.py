@@ -89,6 +89,18 @@ def test_settings_are_checked_again_inside_the_job(training):
     assert 'at least 1.0 Å' in response.error['message']
 
 
+def test_a_parent_of_another_shape_is_refused_before_anything_is_trained(training):
+    assert run(training, 'train', {'architecture': 'reference'}, inputs=INPUTS).status is Status.OK
+    (training / 'potential').rename(training / 'parent')
+    (training / contract.PROGRESS).unlink()
+    inputs = {**INPUTS, 'parent': 'parent'}
+    settings = {'reference': {'basis_size': 9}}
+    response = run(training, 'train', {'architecture': 'reference'}, inputs=inputs, settings=settings)
+    assert response.status is Status.BAD_INPUT
+    assert '`basis_size`: asked 9, the parent has 8' in response.error['message']
+    assert not (training / contract.PROGRESS).exists()
+
+
 def test_a_request_of_another_contract_is_refused(tmp_path):
     ask(tmp_path, 'selftest', {})
     content = json.loads((tmp_path / contract.REQUEST).read_text())

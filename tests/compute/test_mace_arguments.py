@@ -185,7 +185,7 @@ def test_all_states_are_saved_and_the_trainer_decides_on_no_end(ask):
 def test_several_gpus_are_several_processes_of_one_machine(ask):
     command = command_of(ask(gpus=4), gpus=4)
     assert command[1:7] == ['-m', 'torch.distributed.run', '--standalone', '--nnodes=1', '--nproc_per_node=4', '-m']
-    assert command[7] == 'mace.cli.run_train'
+    assert command[7:9] == ['aiida_perovmlip.compute.children', 'mace.cli.run_train']  # they end with the job
     assert {'--distributed', '--launcher=torchrun'} <= set(command)
     assert '--launcher=none' in command_of(ask())
 

@@ -90,17 +90,14 @@ def test_a_stress_weight_without_any_stress_is_refused(problem, make_frames):
     assert problem(training=frames) is None
 
 
-def test_frames_of_several_charges_are_refused(problem, make_frames):
-    charged = [replace(frame, charge=index % 2) for index, frame in enumerate(make_frames(4))]
-    assert 'the charges 0, +1, but MACE does not see' in problem(training=charged)
-    assert problem(training=charged[1:2] * 4) is None
-    assert 'the charges 0, +1' in problem(training=charged[1:2] * 4, validation=make_frames(4))
+def test_a_learning_rate_of_zero_is_refused(problem):
+    assert '`learning_rate` is 0, by which nothing is learned' in problem(learning_rate=0.0)
+    assert '`stage_two_learning_rate` is 0' in problem(stage_two_epochs=2, stage_two_learning_rate=0.0)
 
 
-def test_frames_of_several_spins_are_refused(problem, make_frames):
-    spins = [replace(frame, spin=1 + index % 2) for index, frame in enumerate(make_frames(4))]
-    assert 'the spin multiplicities 1, 2, but MACE does not see' in problem(training=spins)
-    assert problem(training=spins[:1] * 4) is None
+def test_frames_of_another_charge_than_those_of_the_validation_are_refused(problem, make_frames):
+    charged = [replace(frame, charge=1) for frame in make_frames(4)]
+    assert 'the charges 0, +1, but MACE does not see' in problem(training=charged, validation=make_frames(4))
 
 
 def test_a_batch_has_to_fit_into_the_frames_of_each_head(problem, make_frames):

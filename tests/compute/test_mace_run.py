@@ -192,7 +192,8 @@ def test_memory_that_ran_out_is_told_from_other_failures(tmp_path):
     log.write_text('ValueError: no')
     found = mace_run.failure(tmp_path, 1, [])
     assert (found.status, 'ValueError: no' in found.message) == (Status.FAILED, True)
-    assert 'killed by SIGKILL after 0 epochs' in mace_run.failure(tmp_path, -9, []).message
+    killed = mace_run.failure(tmp_path, -9, [])
+    assert (killed.status, 'lower `batch_size`' in killed.message) == (Status.OUT_OF_MEMORY, True)
 
 
 def test_the_log_tells_what_was_used_after_strategies_changed_it():
@@ -234,8 +235,38 @@ def test_the_strategy_is_read_from_the_files(n_heads, changed, rank, pinned, don
 )
 def test_the_layers_that_stayed_are_read_from_the_file(still, layers):
     changed = {kind: 'none' if kind in still else 'all' for kind in ('embedding', 'interactions', 'products')}
-    found = mace_effective.settings_of_strategy('freeze', MaceSettings(), changed, None, '')
+    found = mace_effective.settings_of_strategy('freeze', changed, None, '')
     assert found == {'freeze_layers': layers}
+
+
+@pytest.mark.parametrize(
+    ('losses', 'asked', 'done'),
+    [
+        ([3.0, 2.0, 2.5, 2.5], 2, 2),  # of 9 epochs: it ended early
+        ([3.0, 2.0, 2.5, 2.5], 3, 2),  # it ended too early
+        ([3.0, 2.0] + 7 * [2.5], 3, 6),  # it did not end where it should have
+        ([3.0, 2.0, 2.5, 2.5, 1.0, 0.9, 0.8, 0.7, 0.6], 3, 3),
+        ([3.0, 2.0] + 7 * [2.5], 0, 0),
+    ],
+)
+def test_the_patience_is_read_from_the_curve(losses, asked, done):
+    curve = [step(number, loss) for number, loss in enumerate(losses, 1)]
+    assert mace_effective.epochs_done(curve, MaceSettings(epochs=9, patience=asked))['patience'] == done
+
+
+def test_what_was_replayed_is_read_from_the_file_that_the_trainer_names(tmp_path):
+    path = tmp_path / 'replay.xyz'
+
+    def done(energies, asked, more=''):
+        path.write_text(f'2\nLattice="1 0 0" REF_energy=-12.5 pbc="T T T"{more}\nCs 0 0 0\n')
+        return mace_effective.replay_done(path, energies, asked)
+
+    other = {'dataset': -12.5, 'parent': -12.6}
+    assert done(other, 'dataset') == {'replay_labels': 'dataset', 'replay_weight': 1.0}
+    assert done(other, 'parent', ' config_energy_weight=0.25') == {'replay_labels': 'dataset', 'replay_weight': 0.25}
+    assert done({'dataset': None, 'parent': -12.5}, 'dataset')['replay_labels'] == 'parent'
+    assert done({'dataset': -12.5, 'parent': -12.5}, 'parent')['replay_labels'] == 'parent'
+    assert done({'dataset': -1.0, 'parent': -2.0}, 'parent')['replay_labels'] == 'others'
 
 
 def test_equal_features_have_the_spelling_of_the_settings():

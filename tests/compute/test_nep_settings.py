@@ -12,10 +12,11 @@ from aiida_perovmlip.calculations.sources import job_sources
 from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, common_problem
 from aiida_perovmlip.compute.architectures.nep import Nep
 from aiida_perovmlip.compute.architectures.nep.gpumd import effective_of_log
+from aiida_perovmlip.compute.architectures.nep.inputs import fitted_energies, problem_of_precision
+from aiida_perovmlip.compute.architectures.nep.neppo_program import pieces_of
 from aiida_perovmlip.compute.architectures.nep.neppo_run import report_every
 from aiida_perovmlip.compute.architectures.nep.potential_file import Header
 from aiida_perovmlip.compute.architectures.nep.settings import NepSettings, resolve
-from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.compute.shard import build_shards
@@ -83,7 +84,6 @@ def test_average_energies_with_a_parent_are_refused(plan):
         ([{'energy': None}] * 6, 'some training frames have no energy'),
         ([{'forces': None}] * 6, 'some training frames have no forces'),
         ([{}] * 5 + [{'stress': None, 'pbc': np.array([True, True, False])}], '1 training frames are not periodic'),
-        ([{'charge': 0}] * 5 + [{'charge': 1}], r'the frames have the charges 0, \+1'),
     ],
 )
 def test_frames_that_nep_cannot_learn_from_are_refused(plan, make_frames, changes, message):
@@ -105,9 +105,21 @@ def test_a_parent_decides_what_the_potential_is_made_of():
     wanted = resolve(NepSettings(radial_cutoff=6.0), PARENT, 6, has_stress=True)
     assert (wanted['neurons'], wanted['zbl'], wanted['l_max']) == (80, 2.0, [4, 2, 1])
     assert wanted['learning_rate'] == 1e-3
-    with pytest.raises(JobError, match=r'`neurons`: asked 30, the parent has 80') as caught:
-        resolve(NepSettings(neurons=30, radial_cutoff=6.0), PARENT, 6, has_stress=True)
-    assert caught.value.status is Status.SETTINGS_IGNORED
+
+
+def test_totals_that_single_precision_would_round_are_refused(plan, make_frames):
+    """As those of all electrons, where nothing or too little is taken off."""
+    atoms = {'Cs': -211862.123456, 'Pb': -568512.654321, 'I': -190123.000001}
+    frames = [
+        replace(frame, energy=frame.energy + sum(atoms[symbol] for symbol in frame.symbols)) for frame in make_frames(6)
+    ]
+    half = {symbol: energy / 2 for symbol, energy in atoms.items()}
+    assert 'rounds to' in Nep().check(plan({'atomic_energies': half}, frames))
+    assert Nep().check(plan({'atomic_energies': atoms}, frames)) is None
+    training = plan({}, frames).training
+    assert 'Take `average`' in problem_of_precision(training, {})
+    fitted = fitted_energies(training, (frame.energy for frame in training), training.elements())
+    assert problem_of_precision(training, fitted) is None
 
 
 def test_less_memory_and_a_lower_rate_are_offered_where_there_are_any():
@@ -119,6 +131,14 @@ def test_less_memory_and_a_lower_rate_are_offered_where_there_are_any():
     assert nep.lower_rate(NepSettings(trainer='gpumd')) is None
     lower = nep.lower_rate(NepSettings(learning_rate=3e-4, final_learning_rate=2e-4))
     assert lower == pytest.approx({'learning_rate': 1e-4, 'final_learning_rate': 1e-4})
+
+
+@pytest.mark.parametrize(
+    ('done', 'pieces'),
+    [(0, [1000]), (300, [700]), (301, [99, 600]), (999, [1]), (1000, []), (950, [50])],
+)
+def test_a_run_that_is_taken_up_reports_where_one_in_one_piece_would(done, pieces):
+    assert pieces_of(done, 1000, 100) == pieces
 
 
 def test_reports_are_frequent_but_never_cost_more_than_the_training():

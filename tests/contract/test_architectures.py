@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from aiida_perovmlip.compute import registry
-from aiida_perovmlip.compute.architecture import Architecture, Training
+from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Training
 from aiida_perovmlip.compute.checkpoint import Checkpoint
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.plugin import versions_of
@@ -72,6 +72,15 @@ def test_its_protocols_are_valid(architecture):
         read_settings(architecture.Settings, settings)
 
 
+def test_what_a_parent_decides_are_settings_and_facts_of_a_potential(architecture):
+    settings = {field.name for field in dataclasses.fields(architecture.Settings)}
+    facts = {field.name for field in dataclasses.fields(PotentialFacts)}
+    assert set(architecture.shape) <= settings
+    assert set(architecture.known_shape) <= set(architecture.shape)
+    assert set(architecture.known_shape.values()) <= facts
+    assert 'cutoff' in architecture.known_shape.values() or not architecture.shape
+
+
 def test_its_module_is_light(architecture):
     """Importing it loads neither AiiDA nor the package of the architecture."""
     module = type(architecture).__module__
@@ -90,6 +99,12 @@ def test_its_potential_says_what_is_in_it(trained):
     assert facts.elements == ('Cs', 'I', 'Pb')
     assert facts.cutoff > 0
     assert facts.n_parameters > 0
+
+
+def test_its_potential_shows_the_settings_of_its_shape(trained):
+    architecture, potential, _ = trained
+    settings = architecture.Settings()
+    assert architecture.shape_of(potential, settings) == {name: getattr(settings, name) for name in architecture.shape}
 
 
 def test_forces_are_the_slope_of_the_energy(trained):

@@ -150,6 +150,8 @@ class Unruly(Architecture):
             time.sleep(0.1 if way == 'sluggish' else 0.0)
             value = np.nan if way == 'nan' and index == 1 else 1.0
             yield np.full(len(frame) if way == 'flat' else (len(frame), 2), value)
+        if way == 'long':
+            yield np.ones((1, 2))
 
     def self_test(self) -> str:
         """Pass."""

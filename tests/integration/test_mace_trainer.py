@@ -60,7 +60,17 @@ def environment():
 def start(python, environment, make_frames):
     """Return a function that starts a job in a folder, as AiiDA would."""
 
-    def job(folder, settings=None, training=None, validation=None, replay=None, parent=None, strategy=None, **request):
+    def job(
+        folder,
+        settings=None,
+        training=None,
+        validation=None,
+        replay=None,
+        parent=None,
+        strategy=None,
+        same_level=None,
+        **request,
+    ):
         frames = {
             'training': training or make_frames(6, seed=10),
             'validation': validation or make_frames(2, seed=11),
@@ -77,7 +87,12 @@ def start(python, environment, make_frames):
             task=registry.reference('tasks', 'train'),
             plugins={'architecture': registry.reference('architectures', 'mace')},
             inputs=inputs,
-            settings={'mace': said, 'strategy': strategy, 'restart': (folder / 'checkpoint').is_dir()},
+            settings={
+                'mace': said,
+                'strategy': strategy,
+                'has_level_of_parent': same_level,
+                'restart': (folder / 'checkpoint').is_dir(),
+            },
             seed=3,
             **request,
         )
@@ -220,6 +235,7 @@ def test_multihead_replays_what_the_parent_says_and_keeps_its_head(train, parent
     effective = response.results['effective']
     assert effective['strategy'] == 'multihead'
     assert effective['learning_rate'] == 0.01
+    assert (effective['replay_labels'], effective['replay_weight']) == ('parent', 0.5)
     assert effective['heads'] == {
         'Default': {'of': 'parent', 'head': 'Default'},
         'r2scan': {'of': 'training', 'head': 'r2scan'},
@@ -266,6 +282,35 @@ def test_a_potential_from_scratch_has_a_head_for_each_level(train, predict, ask,
     one, other = (predict(tmp_path, tmp_path / 'validation', head) for head in ('pbe', 'with space'))
     assert other[0, 0] - one[0, 0] == pytest.approx(5.0 * 40, rel=0.1)
     assert ask(REDUCE, tmp_path / 'potential', tmp_path / 'validation') < 1e-9  # as a parent, of which one head is kept
+    settings = {'epochs': 1, 'parent_head': 'with space'}
+    tuned = train(tmp_path / 'tuned', settings, parent=tmp_path / 'potential')
+    assert tuned.status is Status.OK, tuned.error
+    assert tuned.results['effective']['parent_head'] == 'with space'
+
+
+def test_frames_of_another_level_than_the_parent_get_energies_of_atoms_anew(train, parent, tmp_path, make_frames):
+    shifted = of_head(make_frames(4, seed=10), 'default', shift=5.0)
+    inputs = {'training': shifted, 'validation': shifted[:2], 'parent': parent / 'potential'}
+    before = json.loads((parent / RESPONSE).read_text())['results']['facts']['energies_of_atoms']['Default']
+    for is_same, way, change in ((False, 'estimated', 5.0), (None, 'parent', 0.0)):
+        folder = tmp_path / way
+        response = train(folder, {'epochs': 1, 'learning_rate': 1e-6}, same_level=is_same, **inputs)
+        assert response.status is Status.OK, response.error
+        assert response.results['effective']['atomic_energies'] == way
+        after = response.results['facts']['energies_of_atoms']['Default']
+        of_atom = {symbol: after[symbol] - before[symbol] for symbol in after}
+        mean = (of_atom['Cs'] + of_atom['Pb'] + 3 * of_atom['I']) / 5
+        assert mean == pytest.approx(change, abs=0.5)
+        said = [note for note in response.results['notes'] if 'another level of theory than the parent' in note]
+        assert len(said) == (way == 'estimated')
+
+
+def test_a_network_that_was_asked_for_is_compared_with_the_parent_before_the_training(train, parent, tmp_path):
+    response = train(tmp_path, {'max_ell': 2, 'correlation': 1}, parent=parent / 'potential')
+    assert response.status is Status.BAD_INPUT
+    assert '`max_ell`: asked 2, the parent has 1' in response.error['message']
+    assert '`correlation`' not in response.error['message']
+    assert not (tmp_path / 'trainer.log').exists()
 
 
 def test_elements_that_the_frames_lack_are_still_what_they_were(train, parent, predict, tmp_path, make_frames):
@@ -350,6 +395,79 @@ import torch
 found = torch.load(sys.argv[1], weights_only=True)['optimizer']['param_groups']
 print(json.dumps(sorted({group['lr'] for group in found})))
 """
+
+
+def test_stage_two_is_taken_up_with_its_own_learning_rate(start, train, ask, tmp_path):
+    """The rate of its schedule lies in the state, and would go before one that is asked for now."""
+    settings = {'epochs': 3, 'stage_two_epochs': 25, 'stage_two_learning_rate': 0.002, 'ema_decay': 0.0}
+    first = tmp_path / 'first'
+    first.mkdir()
+    process = start(first, settings)
+    wait_for(first, 8, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for rate in (0.002, 0.0005):
+        folder = tmp_path / str(rate)
+        folder.mkdir()
+        _, step = go_on(first, folder)
+        assert 3 < step < 28
+        response = train(folder, settings | {'stage_two_learning_rate': rate})
+        assert response.status is Status.OK, response.error
+        assert response.results['resumed_from_step'] == step
+        assert response.results['effective']['stage_two_learning_rate'] == rate
+        newest = max((folder / 'checkpoints').glob('*_swa.pt'), key=lambda path: int(path.stem.split('-')[-1][:-4]))
+        assert ask(RATES, newest) == [rate]
+
+
+SLEEPER = """
+import os, sys, time
+from pathlib import Path
+import torch
+torch.distributed.init_process_group('gloo')
+torch.distributed.barrier()
+Path(f'ready-{torch.distributed.get_rank()}').write_text(' '.join(sys.argv[1:]))
+time.sleep(100)
+"""
+
+JOB = """
+import os, time
+from pathlib import Path
+from aiida_perovmlip.compute.architectures.mace import arguments
+from aiida_perovmlip.compute.children import start_child
+command = [word.replace('mace.cli.run_train', 'sleeper') for word in arguments.command_of({'seed': 3}, gpus=2)]
+start_child(command, Path('.'), open('log', 'w'), dict(os.environ))
+time.sleep(100)
+"""
+
+
+def processes_in(folder):
+    found = []
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            if (process / 'cwd').readlink() == folder and (process / 'stat').read_text().split()[2] != 'Z':
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_processes_of_several_gpus_end_with_a_job_that_is_killed(python, environment, tmp_path):
+    (tmp_path / 'sleeper.py').write_text(SLEEPER)
+    job = subprocess.Popen([python, '-c', JOB], cwd=tmp_path, env=environment)
+    try:
+        end = time.monotonic() + 120
+        while len(list(tmp_path.glob('ready-*'))) < 2:
+            assert time.monotonic() < end, (tmp_path / 'log').read_text()
+            time.sleep(0.2)
+        assert (tmp_path / 'ready-1').read_text() == '--seed=3'
+        assert len(processes_in(tmp_path)) == 4  # the job, torchrun and two workers
+    finally:
+        job.kill()
+        job.wait()
+    end = time.monotonic() + 10
+    while processes_in(tmp_path):
+        assert time.monotonic() < end, processes_in(tmp_path)
+        time.sleep(0.2)
 
 
 def test_a_state_that_was_cut_off_gives_way_to_the_one_before(train, killed, ask, tmp_path):

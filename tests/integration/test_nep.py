@@ -146,8 +146,8 @@ def test_a_potential_that_learns_from_stresses_alone_gets_their_sign_right(train
     assert np.corrcoef(predictions.get_array('stress').ravel(), labels)[0, 1] > 0.9
 
 
-def kill_trainer(when):
-    """Kill the trainer of the newest job once `when` says so of its progress; returns the thread that does."""
+def kill_trainer(when, number=signal.SIGKILL):
+    """Signal the trainer of the newest job once `when` says so of its progress; returns the thread that does."""
 
     def kill():
         for _ in range(1200):
@@ -163,7 +163,7 @@ def kill_trainer(when):
                 except OSError:
                     continue
                 if b'neppo_program' in line and where == str(folder):
-                    os.kill(int(process.name), signal.SIGKILL)
+                    os.kill(int(process.name), number)
                     return
 
     thread = threading.Thread(target=kill, daemon=True)
@@ -185,7 +185,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(train, kept):
     thread = kill_trainer(lambda folder: len(states_of(folder)) > 1)
     outputs, broken = train(LONG)
     thread.join()
-    assert broken.exit_status == 420
+    assert broken.exit_status == 410  # as the system does where memory runs out
     assert 'killed by SIGKILL' in broken.exit_message
     assert 'potential' not in outputs
     resumed, node = train(LONG, restart=outputs['remote_folder'])
@@ -198,7 +198,20 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(train, kept):
     rates = resumed['curve'].get_array('learning_rate')
     assert np.allclose(rates, whole['curve'].get_array('learning_rate'))
     assert potential_bytes(resumed['potential']) == potential_bytes(whole['potential'])
-    kept['folder'] = outputs['remote_folder'].uuid
+    kept['folder'], kept['whole'] = outputs['remote_folder'].uuid, potential_bytes(whole['potential'])
+
+
+def test_a_training_that_was_asked_to_stop_goes_on_as_if_it_had_not_been(train, kept):
+    """Its state is of the middle between two reports, as after a signal of the scheduler."""
+    thread = kill_trainer(lambda folder: len(states_of(folder)) > 1, signal.SIGTERM)
+    outputs, stopped = train(LONG)
+    thread.join()
+    assert stopped.exit_status == 400
+    resumed, node = train(LONG, restart=outputs['remote_folder'])
+    assert node.is_finished_ok, node.exit_message
+    assert 0 < resumed['results']['resumed_from_step'] < 1000
+    assert resumed['results']['resumed_from_step'] not in outputs['curve'].get_array('step')
+    assert potential_bytes(resumed['potential']) == kept['whole']
 
 
 def test_a_damaged_state_costs_one_state_and_not_the_training(train, kept):
@@ -413,8 +426,9 @@ def test_fine_tuning_finds_the_energies_of_another_level_and_lowers_the_error(tr
 
 def test_settings_that_the_parent_fixes_are_not_passed_over(train, nep89):
     _, node = train({'neurons': 30, 'steps': 1, 'batch_size': 2}, parent=nep89)
-    assert node.exit_status == 520
+    assert node.exit_status == 210
     assert '`neurons`: asked 30, the parent has 80' in node.exit_message
+    assert 'curve' not in node.outputs
 
 
 @pytest.fixture

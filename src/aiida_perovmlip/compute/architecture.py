@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
 from aiida_perovmlip.compute.plugin import Plugin
+from aiida_perovmlip.compute.settings import are_same
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ class Plan:
     :param replay: the frames that keep the parent from forgetting; None where there are none.
     :param known: what is in the parent, the energies of atoms excepted where nobody has opened it yet; None for a
         training from scratch.
+    :param said: names of the settings that the user gave; None where nobody kept them, and then those count that are
+        not the defaults.
+    :param has_level_of_parent: whether the labels of the training frames are of the level of theory that the parent
+        was trained on; None where one of the two is not known.
     """
 
     strategy: str = 'scratch'
@@ -77,6 +82,15 @@ class Plan:
     validation: Frames | None = None
     replay: Frames | None = None
     known: PotentialFacts | None = None
+    said: frozenset[str] | None = None
+    has_level_of_parent: bool | None = None
+
+    def is_said(self, name: str) -> bool:
+        """Whether the user gave a value to a setting."""
+        value = getattr(self.settings, name)
+        if self.said is None:
+            return bool(value != getattr(type(self.settings)(), name))
+        return name in self.said and value is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +175,10 @@ class Architecture(Plugin):
     shape: ClassVar[tuple[str, ...]] = ()
     """Settings that a parent has the last word on: those of its network. A protocol leaves them to it."""
 
+    known_shape: ClassVar[dict[str, str]] = {}
+    """Those of `shape` that are a fact of any potential, with the name of that in `PotentialFacts`: where they differ
+    from the parent, a training is refused before there is a job."""
+
     records: ClassVar[tuple[str, ...]] = ()
     """Small files that a training writes for its trainer or that the trainer leaves; they are kept with the job."""
 
@@ -171,6 +189,10 @@ class Architecture(Plugin):
         It saves states to `training.checkpoint` as it goes, starts from the state that it finds there, and raises
         `JobError(Status.OUT_OF_WALLTIME, …)` where `seconds_left` runs out before the end.
         """
+
+    def shape_of(self, parent: Path, settings: Any) -> dict[str, Any]:
+        """Read from the files of a parent what the settings of `shape` will be; only called inside a job."""
+        return {}
 
     @abstractmethod
     def facts(self, potential: Path) -> PotentialFacts:
@@ -219,7 +241,61 @@ def common_problem(architecture: Architecture, plan: Plan) -> str | None:
     unknown = missing_elements(plan.training.elements(), known.elements) if known is not None else []
     if unknown and known is not None:
         return f'the parent does not know {", ".join(unknown)}; it knows {", ".join(known.elements)}.'
-    return architecture.check(plan)
+    facts = {setting: getattr(known, fact) for setting, fact in architecture.known_shape.items() if known is not None}
+    problem = problem_of_shape(plan, {setting: fact for setting, fact in facts.items() if fact})
+    return problem or architecture.check(plan)
+
+
+def problem_of_shape(plan: Plan, shown: Mapping[str, Any]) -> str | None:
+    """Return a sentence where settings were given that the parent has otherwise; its trainer would pass over them.
+
+    :param shown: settings that the parent shows.
+    """
+    asked = {name: getattr(plan.settings, name) for name in sorted(shown) if plan.is_said(name)}
+    different = [name for name, value in asked.items() if not are_same(value, shown[name])]
+    if not different:
+        return None
+    facts = '; '.join(f'`{name}`: asked {asked[name]!r}, the parent has {shown[name]!r}' for name in different)
+    return f'the parent decides what the potential is made of. {facts}. Leave these out, or train from scratch.'
+
+
+OTHER_LEVEL = (
+    'The frames are of another level of theory than the parent. As nothing was said by `atomic_energies`, the energies '
+    'of atoms are those of the parent, shifted by a least-squares fit to what it gets wrong.'
+)
+"""What is to be said where `default_way` is not to keep the energies of the parent."""
+
+
+def default_way(plan: Plan) -> str:
+    """Return where energies of atoms come from if nothing is said: another level has another zero of energy."""
+    if plan.known is None:
+        return 'average'
+    return 'estimated' if plan.has_level_of_parent is False else 'parent'
+
+
+UNSEEN = {'charge': ('charge', 'charges'), 'spin': ('spin multiplicity', 'spin multiplicities')}
+"""What two frames can differ in without a difference in their atoms, in words."""
+
+
+def problem_of_states(name: str, *sets: Frames | None) -> str | None:
+    """Return a sentence where frames differ in their charge or their spin, of which most architectures see nothing.
+
+    Frames that do not tell their charge are neutral; those that do not tell their spin agree with any.
+
+    :param name: the architecture, as people write it.
+    """
+    for column, (words, plural) in UNSEEN.items():
+        found: set[int] = set()
+        for chunk in (chunk for frames in sets if frames is not None for chunk in frames.chunks((column,))):
+            default = {0} if column == 'charge' else set()
+            found |= set(np.unique(chunk.columns[column]).tolist()) if column in chunk.columns else default
+        if len(found) > 1:
+            values = ', '.join(f'{value:+d}' if value and column == 'charge' else str(value) for value in sorted(found))
+            return (
+                f'the frames have the {plural} {values}, but {name} does not see the {words} of a cell; train one '
+                f'potential for each {words}.'
+            )
+    return None
 
 
 def missing_elements(wanted: Sequence[str], known: Sequence[str]) -> list[str]:

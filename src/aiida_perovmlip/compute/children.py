@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
+
+from aiida_perovmlip.compute.contract import JobError, Status
 
 EVERY = 1.0
 """Seconds between two looks at the parent."""
@@ -141,9 +144,74 @@ def start_child(command: list[str], folder: Path, log: IO[str], environment: dic
     )
 
 
+MEMORY = (
+    'out of memory',
+    'outofmemoryerror',
+    'memoryerror',
+    "can't allocate memory",
+    'cannot allocate memory',
+    'signal 9 (sigkill)',
+)
+"""What programs print where memory runs out, in small letters; the last is of torchrun, of a worker that was killed."""
+
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""Exit status of a program that was killed, as Python and as shells have it."""
+
+
+def failure_of(code: int, log: str, when: str, advice: str, results: dict[str, Any]) -> JobError:
+    """Return why a trainer failed.
+
+    :param code: its exit status; minus the number of the signal that ended it.
+    :param log: what it printed.
+    :param when: how far it had come.
+    :param advice: what takes less memory.
+    """
+    if any(words in log.lower() for words in MEMORY):
+        return JobError(Status.OUT_OF_MEMORY, f'The trainer ran out of memory {when}; {advice}.', results)
+    if code in KILLED:
+        message = (
+            f'The trainer was killed by SIGKILL (signal 9) {when}, which is what the system does when memory runs out; '
+            f'{advice}, or ask for more memory.'
+        )
+        return JobError(Status.OUT_OF_MEMORY, message, results)
+    if code < 0:
+        return JobError(Status.FAILED, f'The trainer was killed by {name_of_signal(-code)} {when}.', results)
+    return JobError(Status.FAILED, f'The trainer failed with exit status {code} {when}. {last_lines_of(log)}', results)
+
+
+def name_of_signal(number: int) -> str:
+    """Return the name of a signal; real-time signals have a number alone."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f'signal {number}'
+
+
+def last_lines_of(log: str, count: int = 5) -> str:
+    """Return the end of what a program printed."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return 'The log ends: ' + ' | '.join(lines[-count:])
+
+
+def run_attached(module: str, arguments: list[str]) -> None:
+    """Run a module as a program that does not outlive the one that started it."""
+    if sys.platform == 'linux':
+        _ask_kernel()
+        if os.getppid() == 1:  # it is gone already
+            os._exit(1)
+    else:
+        end_with_parent()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+
+
 def _ask_kernel() -> None:
-    """Ask Linux to kill this process when its parent ends; runs between fork and exec."""
+    """Ask Linux to kill this process when its parent ends."""
     import ctypes
 
     death_signal = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
+
+
+if __name__ == '__main__':
+    run_attached(sys.argv[1], sys.argv[2:])

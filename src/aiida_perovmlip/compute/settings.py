@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -50,6 +51,17 @@ def describe_settings(kind: type[Any]) -> list[dict[str, Any]]:
         default = factory() if field.default is dataclasses.MISSING else field.default
         rows.append({'name': field.name, 'type': _name(hints[field.name]), 'default': default, **field.metadata})
     return rows
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Whether two values of a setting are the same up to rounding."""
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-15)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(are_same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(are_same, one, other))
+    return bool(one == other)
 
 
 def _check(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:

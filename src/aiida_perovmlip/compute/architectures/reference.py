@@ -53,6 +53,7 @@ class Reference(Architecture):
     opens_pickles: ClassVar[bool] = False
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     shape: ClassVar[tuple[str, ...]] = ('cutoff', 'basis_size')
+    known_shape: ClassVar[dict[str, str]] = {'cutoff': 'cutoff'}
     Settings = ReferenceSettings
 
     def train(self, training: Training) -> Trained:
@@ -96,6 +97,11 @@ class Reference(Architecture):
     def may_change(self, settings: ReferenceSettings, state: State) -> frozenset[str]:
         """Return what has no part in the sums."""
         return frozenset({'ridge'})
+
+    def shape_of(self, parent: Path, settings: ReferenceSettings) -> dict[str, Any]:
+        """Read what the parent is made of."""
+        content = json.loads((parent / FILENAME).read_text())
+        return {name: content[name] for name in self.shape}
 
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the JSON file."""

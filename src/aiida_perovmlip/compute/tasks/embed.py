@@ -47,8 +47,11 @@ class Embed(Task):
 
     def _write(self, job: Job, means: Means, frames: Frames, descriptors: Any) -> None:
         """Write the means of frame after frame."""
-        done = 0
-        for done, (frame, described) in enumerate(zip(frames, descriptors, strict=False), 1):
+        rows = iter(descriptors)
+        for done, frame in enumerate(frames, 1):
+            described = next(rows, None)
+            if described is None:
+                raise JobError(Status.FAILED, f'The potential described {done - 1} of {len(frames)} frames.')
             means.put(done - 1, frame, np.asarray(described))
             if done % SHOW_EVERY == 0 or done == len(frames):
                 job.progress(step=done, of=len(frames), what='frames described')
@@ -58,8 +61,8 @@ class Embed(Task):
                     f'{len(frames) - done} of {len(frames)} frames were left; give the job '
                     f'{len(frames) / done:.1f} times as long, or describe the frames in parts.',
                 )
-        if done != len(frames):
-            raise JobError(Status.FAILED, f'The potential described {done} of {len(frames)} frames.')
+        if next(rows, None) is not None:
+            raise JobError(Status.FAILED, f'The potential described more than the {len(frames)} frames.')
         means.flush()
 
 

@@ -9,10 +9,18 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from aiida_perovmlip.compute.architecture import Architecture, PotentialFacts, Trained, Training, common_problem
+from aiida_perovmlip.compute.architecture import (
+    Architecture,
+    PotentialFacts,
+    Trained,
+    Training,
+    common_problem,
+    problem_of_shape,
+)
 from aiida_perovmlip.compute.checkpoint import FOLDER, Checkpoint, State
 from aiida_perovmlip.compute.contract import JobError, Status, name_non_finite
 from aiida_perovmlip.compute.frames import sha256_of
+from aiida_perovmlip.compute.settings import are_same
 from aiida_perovmlip.compute.task import Job, Task
 from aiida_perovmlip.compute.tasks.evaluate import refuse_unknown_elements
 
@@ -75,6 +83,8 @@ class Train(Task):
             validation=job.frames('validation'),
             replay=job.frames('replay'),
             known=None if parent is None else architecture.facts(parent),
+            said=frozenset(job.request.settings.get(architecture.name, {})),
+            has_level_of_parent=job.request.settings.get('has_level_of_parent'),
             folder=job.folder,
             checkpoint=Checkpoint(job.folder / FOLDER, _identity(job, architecture, strategy), asdict(settings)),
             seed=job.request.seed,
@@ -85,6 +95,8 @@ class Train(Task):
             seconds_left=job.seconds_left,
         )
         problem = common_problem(architecture, training)
+        if parent is not None and not problem:
+            problem = problem_of_shape(training, architecture.shape_of(parent, settings))
         if problem:
             raise JobError(Status.BAD_INPUT, problem)
         (job.folder / POTENTIAL).mkdir(exist_ok=True)
@@ -194,21 +206,10 @@ def refuse_ignored_settings(
     """
     given = [name for name in said if settings[name] is not None]
     asked = given if has_parent else [name for name, value in settings.items() if value is not None]
-    different = [name for name in asked if name in effective and not _equal(settings[name], effective[name])]
+    different = [name for name in asked if name in effective and not are_same(settings[name], effective[name])]
     facts = [f'`{name}`: asked {settings[name]!r}, done {effective[name]!r}' for name in sorted(different)]
     problems = [f'The trainer did not do what was asked. {"; ".join(facts)}.'] if facts else []
     unknown = sorted(set(given) - set(effective))
     problems += [f'It is not known whether `{name}` had an effect.' for name in unknown]
     if problems:
         raise JobError(Status.SETTINGS_IGNORED, ' '.join(problems))
-
-
-def _equal(asked: Any, effective: Any) -> bool:
-    """Whether two values are the same up to rounding."""
-    if isinstance(asked, (int, float)) and isinstance(effective, (int, float)):
-        return math.isclose(asked, effective, rel_tol=1e-6, abs_tol=1e-9)
-    if isinstance(asked, dict) and isinstance(effective, dict):
-        return asked.keys() == effective.keys() and all(_equal(asked[key], effective[key]) for key in asked)
-    if isinstance(asked, (list, tuple)) and isinstance(effective, (list, tuple)):
-        return len(asked) == len(effective) and all(map(_equal, asked, effective))
-    return bool(asked == effective)

@@ -14,7 +14,17 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, Prediction, Trained, Training
+from aiida_perovmlip.compute.architecture import (
+    OTHER_LEVEL,
+    Architecture,
+    Plan,
+    PotentialFacts,
+    Prediction,
+    Trained,
+    Training,
+    default_way,
+    problem_of_states,
+)
 from aiida_perovmlip.compute.architectures.allegro import trainer
 from aiida_perovmlip.compute.architectures.allegro.config import (
     CONFIG,
@@ -33,6 +43,7 @@ from aiida_perovmlip.compute.architectures.allegro.config import (
 from aiida_perovmlip.compute.architectures.allegro.package import (
     FILENAME,
     batches,
+    epochs_of,
     info_of,
     network_settings,
     open_package,
@@ -63,17 +74,20 @@ class Allegro(Architecture):
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     records: ClassVar[tuple[str, ...]] = (CONFIG,)
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
-        'fast': ('A first potential of some hundred small cells, within minutes on two cores.', {}),
+        'fast': (
+            'A first potential of some hundred small cells, within minutes on two cores.',
+            {'r_max': 8.0, 'learning_rate': 0.03, 'epochs': 40},
+        ),
         'balanced': (
-            'A potential to work with: two layers and wider networks, trained for longer.',
+            'A potential to work with: wider networks, trained for longer.',
             {
-                'num_layers': 2,
+                'r_max': 8.0,
                 'num_scalar_features': 64,
                 'num_tensor_features': 32,
                 'scalar_embed_mlp_hidden_layers_width': 128,
                 'allegro_mlp_hidden_layers_width': 128,
-                'learning_rate': 0.005,
-                'epochs': 200,
+                'learning_rate': 0.02,
+                'epochs': 100,
             },
         ),
         'paper': (
@@ -110,6 +124,7 @@ class Allegro(Architecture):
     times 512 (before the 1024 features that follow in both)."""
 
     shape: ClassVar[tuple[str, ...]] = NETWORK
+    known_shape: ClassVar[dict[str, str]] = {'r_max': 'cutoff', 'dtype': 'dtype'}
     Settings = AllegroSettings
 
     def device(self, wanted: str) -> str:
@@ -125,6 +140,8 @@ class Allegro(Architecture):
             return f'`batch_size` is {settings.batch_size}, but there are only {len(training)} training frames.'
         if settings.stress_weight and not training.has('stress'):
             return f'`stress_weight` is {settings.stress_weight:g}, but no training frame has a stress; leave it out.'
+        if not settings.learning_rate > 0:
+            return '`learning_rate` is 0, by which nothing is learned; take a positive one.'
         if not settings.energy_weight + settings.forces_weight > 0:
             return 'one of `energy_weight` and `forces_weight` has to be positive.'
         if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
@@ -132,7 +149,7 @@ class Allegro(Architecture):
         return (
             _problem_of_labels(training, validation)
             or _problem_of_energies(settings.atomic_energies, training, has_parent=plan.known is not None)
-            or _problem_of_charges(training, validation)
+            or problem_of_states('Allegro', training, validation)
         )
 
     def smaller_batch(self, settings: AllegroSettings) -> dict[str, Any] | None:
@@ -154,8 +171,7 @@ class Allegro(Architecture):
         """Run the trainer, follow its curve, package its best network, and reopen what it wrote."""
         settings: AllegroSettings = training.settings
         state = training.checkpoint.state()
-        trainer.refuse_other_settings(state, settings)
-        energies = self._energies(training)
+        energies = self._energies(training) if state is None else dict(state.about['atomic_energies'])
         assert training.validation is not None
         for name, frames in ((TRAINING, training.training), (VALIDATION, training.validation)):
             _write(frames, training.folder / name, with_stress=frames.has('stress'))
@@ -164,12 +180,19 @@ class Allegro(Architecture):
         if state is not None and state.step >= settings.epochs:
             result = trainer.Result.of(state)
         else:
-            result = trainer.train(training, _configuration(training, energies, state), state)
+            about = {'atomic_energies': energies}
+            result = trainer.train(training, _configuration(training, energies, state), state, about)
         assert result.state is not None
         assert result.best is not None
         self._package(training, result.best)
         effective = effective_settings(info_of(result.state)) | _effective_network(training, energies)
-        return Trained(result.curve, effective | {'epochs': _epochs(result, effective)}, _notes(result, settings))
+        effective |= {'epochs': _epochs(result, effective), 'best_step': epochs_of(result.best)}
+        if effective['best_step'] != result.best_step:
+            raise JobError(
+                Status.FAILED,
+                f'The best network was to be that of epoch {result.best_step}, but is of {effective["best_step"]}.',
+            )
+        return Trained(result.curve, effective, _notes(result, training))
 
     def _energies(self, training: Training) -> dict[str, float]:
         """Return the energies in eV that atoms alone are to have, of all elements that the potential will know."""
@@ -181,7 +204,7 @@ class Allegro(Architecture):
         before = self.facts(training.parent).energies_of_atoms['default']
         if isinstance(given, dict):
             return {symbol: given.get(symbol, energy) for symbol, energy in before.items()}
-        if given != 'estimated':
+        if (given or default_way(training)) != 'estimated':
             return before
         wrong = self._errors(training.parent, training.training, training.device)
         changes = least_squares(wrong)
@@ -204,6 +227,11 @@ class Allegro(Architecture):
         command = [sys.executable, '-m', 'nequip.scripts.package', 'build', best.name, FILENAME]
         trainer.run_to_end(training, command, workshop, 'packaging the network')
         write_plain_archive(workshop / FILENAME, training.folder / 'potential' / FILENAME)
+
+    def shape_of(self, parent: Path, settings: AllegroSettings) -> dict[str, Any]:
+        """Read what the network of a parent shows."""
+        network, _, r_max = open_package(parent)
+        return {**network_settings(network), 'r_max': r_max}
 
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the facts from the package itself; an atom by itself has the energy that its type is shifted by."""
@@ -315,7 +343,7 @@ def _effective_network(training: Training, energies: dict[str, float]) -> dict[s
     """Return the settings that the packaged network itself shows; it has to hold the energies that were asked for."""
     network, _, r_max = open_package(training.folder / 'potential')
     refuse_other_energies(energies, shifts_of(network))
-    given = training.settings.atomic_energies or ('average' if training.parent is None else 'parent')
+    given = training.settings.atomic_energies or default_way(training)
     return {**network_settings(network), 'r_max': r_max, 'atomic_energies': given}
 
 
@@ -338,13 +366,17 @@ def _epochs(result: trainer.Result, effective: dict[str, Any]) -> int:
     return effective['epochs'] if effective['patience'] is not None else result.step
 
 
-def _notes(result: trainer.Result, settings: AllegroSettings) -> list[str]:
+def _notes(result: trainer.Result, training: Training) -> list[str]:
     """Return what the user would not expect."""
+    settings: AllegroSettings = training.settings
+    is_shifted = settings.atomic_energies is None and default_way(training) == 'estimated'
+    notes = [OTHER_LEVEL] if is_shifted else []
     if result.step >= settings.epochs:
-        return []
+        return notes
     return [
+        *notes,
         f'The training ended at epoch {result.step} of {settings.epochs}, as the validation error had not improved for '
-        f'{settings.patience} epochs.'
+        f'{settings.patience} epochs.',
     ]
 
 
@@ -412,17 +444,3 @@ def _problem_of_energies(given: str | dict[str, float] | None, training: Frames,
     if given in ('parent', 'estimated') and not has_parent:
         return f'`atomic_energies` is {given!r}, which needs a parent.'
     return None
-
-
-def _problem_of_charges(*sets: Frames) -> str | None:
-    """Return a sentence where frames differ in their charge."""
-    charges: set[int] = set()
-    for chunk in (chunk for frames in sets for chunk in frames.chunks(('charge',))):
-        charges |= set(np.unique(chunk.columns['charge']).tolist()) if 'charge' in chunk.columns else {0}
-    if len(charges) < 2:
-        return None
-    found = ', '.join(f'{charge:+d}' if charge else '0' for charge in sorted(charges))
-    return (
-        f'the frames have the charges {found}, but Allegro does not see the charge of a cell; train one potential for '
-        'each charge.'
-    )

@@ -16,6 +16,9 @@ RESUMED = 'resumed.ckpt'
 BEST, STATE = 'best', 'state'
 """Stems of the two kinds of checkpoints that the trainer writes; the number of the epoch follows, counted from 0."""
 
+KEPT = 5
+"""Best networks that the trainer keeps: one may be wanted that is no longer the best when it is looked for."""
+
 MONITORED = 'val0_epoch/weighted_sum'
 STRESS_WEIGHT = 100.0
 WAYS = ('average', 'estimated', 'parent')
@@ -90,7 +93,8 @@ class AllegroSettings:
         'Energy of each atom alone in eV by symbol (`per_type_energy_shifts`), or where it comes from: `average`, a '
         'least-squares fit to the energies of the frames, which is what a training from scratch does if nothing is '
         'said; `parent`, those of the parent, which is what a training with a parent does if nothing is said; '
-        '`estimated`, those of the parent shifted by a least-squares fit to what it gets wrong.',
+        '`estimated`, those of the parent shifted by a least-squares fit to what it gets wrong, which it does instead '
+        'where the frames are of another level of theory than the parent.',
     )
     epochs: int = option(50, 'Number of epochs.', minimum=1)
     learning_rate: float = option(0.01, 'Initial learning rate.', minimum=0.0)
@@ -269,12 +273,12 @@ def _data(settings: AllegroSettings, types: list[str], r_max: float, seed: int) 
 
 
 def _trainer(settings: AllegroSettings, device: str, output: str) -> dict[str, Any]:
-    saver = {'_target_': 'lightning.pytorch.callbacks.ModelCheckpoint', 'dirpath': output, 'save_top_k': 1}
+    saver: dict[str, Any] = {'_target_': 'lightning.pytorch.callbacks.ModelCheckpoint', 'dirpath': output}
     saver |= {'auto_insert_metric_name': False}
     # `save_last` would not do: it saves no state but where the best has improved.
     callbacks = [
-        {**saver, 'monitor': MONITORED, 'mode': 'min', 'filename': f'{BEST}-{{epoch}}'},
-        {**saver, 'filename': f'{STATE}-{{epoch}}', 'save_on_train_epoch_end': True},
+        {**saver, 'monitor': MONITORED, 'mode': 'min', 'filename': f'{BEST}-{{epoch}}', 'save_top_k': KEPT},
+        {**saver, 'filename': f'{STATE}-{{epoch}}', 'save_top_k': 1, 'save_on_train_epoch_end': True},
     ]
     if settings.patience is not None:
         stop = {'_target_': 'lightning.pytorch.callbacks.EarlyStopping', 'monitor': MONITORED, 'mode': 'min'}

@@ -47,6 +47,13 @@ def info_of(checkpoint: Path) -> dict[str, Any]:
     return info
 
 
+def epochs_of(checkpoint: Path) -> int:
+    """Return the number of epochs that a checkpoint of the trainer has seen; runs foreign code."""
+    import torch
+
+    return int(torch.load(checkpoint, map_location='cpu', weights_only=False)['epoch']) + 1
+
+
 def _part(network: Any, kind: str) -> Any:
     """Return the part of a network whose class has this name; packaged classes are not those that are installed."""
     return next((module for module in network.modules() if type(module).__name__ == kind), None)

@@ -8,20 +8,19 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiida_perovmlip.compute.architecture import Training
-from aiida_perovmlip.compute.architectures.allegro.config import BEST, CONFIG, MAY_CHANGE, MONITORED, RESUMED, STATE
+from aiida_perovmlip.compute.architectures.allegro.config import BEST, CONFIG, MONITORED, RESUMED, STATE
 from aiida_perovmlip.compute.checkpoint import State
-from aiida_perovmlip.compute.children import start_child
+from aiida_perovmlip.compute.children import failure_of, last_lines_of, start_child
 from aiida_perovmlip.compute.contract import JobError, Status
 
 LOG = 'trainer.log'
@@ -46,19 +45,22 @@ class Result:
     :param state: the checkpoint that the training goes on from, with all that was trained; None before there is one.
     :param best: the checkpoint with the least validation error.
     :param best_loss: that error, as the trainer weighs it.
+    :param best_step: the epoch of that, counted from 1; 0 before there is one.
     """
 
     curve: list[dict[str, Any]]
     state: Path | None = None
     best: Path | None = None
     best_loss: float = math.inf
+    best_step: int = 0
 
     @classmethod
     def of(cls, state: State | None) -> Result:
         """Return what an earlier run has reached."""
         if state is None:
             return cls([])
-        return cls(list(state.curve), state.file(STATE_FILE), state.file(BEST_FILE), state.about['best_loss'])
+        best, about = state.file(BEST_FILE), state.about
+        return cls(list(state.curve), state.file(STATE_FILE), best, about['best_loss'], about['best_step'])
 
     @property
     def step(self) -> int:
@@ -71,23 +73,6 @@ def output_of(state: State | None) -> str:
     return 'run-1' if state is None else f'run-{state.about["run"] + 1}'
 
 
-def refuse_other_settings(state: State | None, settings: Any) -> None:
-    """Raise where a run that is taken up has settings that would have no effect: those that lie in the state."""
-    if state is None:
-        return
-    before, now = state.about['settings'], asdict(settings)
-    # The rate falls to zero at the end of the epochs that were asked for at first.
-    fixed = set(now) - set(MAY_CHANGE) | ({'epochs'} if settings.lr_schedule == 'cosine' else set())
-    changed = sorted(name for name in fixed if before.get(name) != now[name])
-    if changed:
-        facts = '; '.join(f'`{name}`: {before.get(name)!r} before, {now[name]!r} now' for name in changed)
-        raise JobError(
-            Status.BAD_INPUT,
-            f'A training that is taken up keeps settings in its state, so that these would have no effect: {facts}. '
-            'Leave them as they were, or train anew without `restart`.',
-        )
-
-
 def write_resumed(state: State, settings: Any, target: Path) -> None:
     """Write the checkpoint that the trainer goes on from, with the learning rate that is asked for now.
 
@@ -95,7 +80,7 @@ def write_resumed(state: State, settings: Any, target: Path) -> None:
     schedule remembers, and two copies of the configuration.
     """
     shutil.copyfile(state.file(STATE_FILE), target)
-    before, now = state.about['settings']['learning_rate'], settings.learning_rate
+    before, now = state.settings['learning_rate'], settings.learning_rate
     if before == now:
         return
     import torch
@@ -114,15 +99,18 @@ def write_resumed(state: State, settings: Any, target: Path) -> None:
     torch.save(content, target)
 
 
-def train(training: Training, config: Mapping[str, Any], earlier: State | None) -> Result:
+def train(
+    training: Training, config: Mapping[str, Any], earlier: State | None, about: Mapping[str, Any] | None = None
+) -> Result:
     """Run the trainer to its end and return what it reached; whatever happens, its newest state is saved first.
 
+    :param about: what else is kept with each state.
     :raises JobError: where it failed, where it diverged, or where the wall time ran out.
     """
     output = training.folder / config['trainer']['logger']['save_dir']
     shutil.rmtree(output, ignore_errors=True)  # of a run in the same place that left no state
     (training.folder / CONFIG).write_text(json.dumps(config, indent=1))
-    run = _Run(training, output, earlier)
+    run = _Run(training, output, earlier, about)
     if earlier is not None:
         write_resumed(earlier, training.settings, training.folder / RESUMED)
     command = [sys.executable, '-m', 'nequip.scripts.train', '-cn', CONFIG]
@@ -167,27 +155,30 @@ def environment_of(training: Training) -> dict[str, str]:
 class _Run:
     """What is known of a run of the trainer while it works."""
 
-    def __init__(self, training: Training, output: Path, earlier: State | None) -> None:
-        self.training, self.output = training, output
+    def __init__(
+        self, training: Training, output: Path, earlier: State | None, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self.training, self.output, self.about = training, output, dict(about or {})
         self.result = Result.of(earlier)
         if self.result.best is not None:  # the states that it lies in now are replaced by newer ones
             self.result.best = Path(shutil.copyfile(self.result.best, training.folder / BEST_FILE))
         self.number = 1 if earlier is None else earlier.about['run'] + 1
         self.saved_step = earlier.step if earlier else 0
         self.saved_at = -math.inf
-        self.read_at = -1
+        self.text = ''
 
     def follow(self) -> None:
         """Report the epochs that were finished since the last call, and save where it is time."""
         path = self.output / 'csv' / 'version_0' / 'metrics.csv'
-        written = path.stat().st_mtime_ns if path.is_file() else -1
-        if written == self.read_at:
+        text = path.read_text(errors='replace') if path.is_file() else ''
+        if text == self.text:
             return
-        self.read_at = written
-        for step in steps_of(path.read_text(errors='replace'), after=self.result.step):
+        self.text = text
+        for step in steps_of(text, after=self.result.step):
             self.result.curve.append(step)
             self.training.report({**step, 'of': self.training.settings.epochs})
             self._refuse_divergence(step)
+        self._keep_best()
         if time.monotonic() - self.saved_at > SAVE_EVERY:
             self.save()
 
@@ -202,44 +193,59 @@ class _Run:
             {'curve': self.result.curve},
         )
 
+    def _keep_best(self) -> None:
+        """Copy the best network of all epochs in the curve, before the trainer deletes it in favour of better ones."""
+        losses = {int(step['step']): float(step['validation_loss']) for step in self.result.curve}
+        found = sorted((losses[step], step) for step in self._checkpoints(BEST) if step in losses)
+        for loss, step in found:
+            if loss >= self.result.best_loss:
+                return
+            target = self.training.folder / f'new-{BEST_FILE}'
+            if self._copy(BEST, step, target):
+                self.result.best = target.replace(self.training.folder / BEST_FILE)
+                self.result.best_loss, self.result.best_step = loss, step
+                return
+
     def save(self) -> None:
         """Add the newest state of the trainer to the checkpoint, with the best network of all runs.
 
-        The trainer may be writing just now: what is not whole, or not in the curve yet, is left for the next time.
+        The trainer may be writing just now: what is not whole, or not in the curve yet, is left for the next time; so
+        is a state whose best network is not there, as the run that took it up would not find it again.
         """
-        state = self._newest(STATE, self.training.folder / STATE_FILE, newer_than=self.saved_step)
+        state = self._newest(newer_than=self.saved_step)
         if state is None or state > self.result.step:
             return
-        best = self._newest(BEST, self.training.folder / f'new-{BEST_FILE}')
-        if best is not None and best <= self.result.step:
-            loss = float(self.result.curve[best - 1]['validation_loss'])
-            if loss < self.result.best_loss:
-                best_file = (self.training.folder / f'new-{BEST_FILE}').replace(self.training.folder / BEST_FILE)
-                self.result.best, self.result.best_loss = best_file, loss
-        if self.result.best is None:
+        self._keep_best()
+        least = min(float(step['validation_loss']) for step in self.result.curve[:state])
+        if self.result.best is None or self.result.best_loss > least:
             return
-        self.result.state = self.training.folder / STATE_FILE
-        self.training.checkpoint.save(
-            state,
-            {STATE_FILE: self.result.state, BEST_FILE: self.result.best},
-            self.result.curve[:state],
-            {'settings': asdict(self.training.settings), 'best_loss': self.result.best_loss, 'run': self.number},
-        )
+        self.result.state = (self.training.folder / f'new-{STATE_FILE}').replace(self.training.folder / STATE_FILE)
+        about = {'best_loss': self.result.best_loss, 'best_step': self.result.best_step, 'run': self.number}
+        files = {STATE_FILE: self.result.state, BEST_FILE: self.result.best}
+        self.training.checkpoint.save(state, files, self.result.curve[:state], {**self.about, **about})
         self.saved_at, self.saved_step = time.monotonic(), state
 
-    def _newest(self, stem: str, target: Path, newer_than: int = 0) -> int | None:
-        """Copy the newest checkpoint of a kind that is whole; return the epochs that it has seen."""
-        found = {int(path.stem.partition('-')[2]) + 1: path for path in self.output.glob(f'{stem}-*.ckpt')}
-        for step in sorted(found, reverse=True):
+    def _newest(self, newer_than: int) -> int | None:
+        """Copy the newest state that is whole; return the epochs that it has seen."""
+        for step in sorted(self._checkpoints(STATE), reverse=True):
             if step <= newer_than:
                 return None
-            try:
-                shutil.copyfile(found[step], target)
-            except FileNotFoundError:  # a newer one has taken its place
-                continue
-            if is_whole(target):
+            if self._copy(STATE, step, self.training.folder / f'new-{STATE_FILE}'):
                 return step
         return None
+
+    def _checkpoints(self, stem: str) -> dict[int, Path]:
+        """Return the trainer's checkpoints of a kind by the number of epochs that each has seen."""
+        found = {path.stem.partition('-')[2]: path for path in self.output.glob(f'{stem}-*.ckpt')}
+        return {int(epoch) + 1: path for epoch, path in found.items() if epoch.isdigit()}
+
+    def _copy(self, stem: str, step: int, target: Path) -> bool:
+        """Copy a checkpoint; return whether it was there, and whole."""
+        try:
+            shutil.copyfile(self._checkpoints(stem)[step], target)
+        except (KeyError, FileNotFoundError):  # a newer one has taken its place
+            return False
+        return is_whole(target)
 
 
 def steps_of(text: str, after: int = 0) -> Iterator[dict[str, Any]]:
@@ -307,18 +313,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def failure(folder: Path, code: int, curve: list[dict[str, Any]]) -> JobError:
     """Return what went wrong when the trainer failed."""
     log = (folder / LOG).read_text(errors='replace')
-    results = {'curve': curve}
-    if any(words in log for words in ('OutOfMemoryError', 'out of memory', "can't allocate memory")):
-        message = 'The trainer ran out of memory; halve `batch_size` and double `accumulate`.'
-        return JobError(Status.OUT_OF_MEMORY, message, results)
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = ' It may have used more memory than the machine has.' if name == 'SIGKILL' else ''
-        return JobError(Status.FAILED, f'The trainer was killed by {name} after {len(curve)} epochs.{hint}', results)
-    return JobError(Status.FAILED, f'The trainer failed with exit status {code}. {last_lines(folder)}', results)
+    advice = 'halve `batch_size` and double `accumulate`'
+    return failure_of(code, log, f'after {len(curve)} epochs', advice, {'curve': curve})
 
 
-def last_lines(folder: Path, count: int = 5) -> str:
+def last_lines(folder: Path) -> str:
     """Return the end of the trainer's log."""
-    lines = [line.strip() for line in (folder / LOG).read_text(errors='replace').splitlines() if line.strip()]
-    return 'The log ends: ' + ' | '.join(lines[-count:])
+    return last_lines_of((folder / LOG).read_text(errors='replace'))

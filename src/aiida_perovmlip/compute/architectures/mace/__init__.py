@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from aiida_perovmlip.compute.architecture import (
+    OTHER_LEVEL,
     Architecture,
     Plan,
     PotentialFacts,
@@ -52,6 +53,7 @@ class Mace(Architecture):
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive', 'multihead', 'freeze', 'lora')
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = mace_settings.PROTOCOLS
     shape: ClassVar[tuple[str, ...]] = mace_settings.SHAPE
+    known_shape: ClassVar[dict[str, str]] = {'r_max': 'cutoff'}  # the precision can be another one
     Settings = MaceSettings
 
     def device(self, wanted: str) -> str:
@@ -130,8 +132,10 @@ class Mace(Architecture):
             **mace_network.settings_in(network, settings),
             **mace_effective.settings_of_log(log),
             **mace_effective.epochs_done(curve, settings),
-            **mace_effective.settings_of_strategy(done, settings, changed, rank, log),
-            'atomic_energies': way_of(given, parent is not None) or given,
+            **mace_network.schedule_in(state, is_stage_two=curve[-1].get('stage') == 2),
+            **mace_effective.settings_of_strategy(done, changed, rank, log),
+            **_replay_done(training, heads, parent, log),
+            'atomic_energies': way_of(training) or given,
             'strategy': done,
             'heads': {head.name: {'of': head.origin[0], 'head': head.origin[1]} for head in heads},
             'best_step': best_step(curve),
@@ -139,10 +143,17 @@ class Mace(Architecture):
         if parent is not None:
             effective |= {'changed': changed}
         if settings.parent_head is not None:
-            effective['parent_head'] = settings.parent_head
-        return Trained(curve, effective, [*energies.notes, *mace_effective.notes_of(curve, settings)])
+            (effective['parent_head'],) = mace_network.heads_in(mace_network.load(training.folder / PARENT))
+        is_shifted = given is None and way_of(training) == 'estimated'
+        notes = [*([OTHER_LEVEL] if is_shifted else []), *energies.notes]
+        return Trained(curve, effective, [*notes, *mace_effective.notes_of(curve, settings)])
 
     # ------------------------------------------------------------------ potentials
+
+    def shape_of(self, parent: Path, settings: Any) -> dict[str, Any]:
+        """Read what the network of a parent shows."""
+        network = mace_network.open_parent(parent, settings.parent_head, settings.dtype)
+        return mace_network.settings_in(network, settings)
 
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the facts from the file itself."""
@@ -246,6 +257,17 @@ def _write_inputs(training: Training, heads: list[Head], parent: Any, energies: 
     if parent is not None:
         own = energies.by_head[heads[0].name] if len(heads) == 1 else {}
         mace_network.save(mace_network.with_energies(parent, own), training.folder / PARENT)
+
+
+def _replay_done(training: Training, heads: list[Head], parent: Any, log: str) -> dict[str, Any]:
+    """Return the settings of the frames that were replayed, as the file shows that the trainer says it read."""
+    name = mace_effective.namespace(log).get('pt_train_file')
+    if name is None:
+        return {}
+    first = next(iter(next(head for head in heads if head.is_replay).training))
+    (said,) = mace_network.relabelled(parent, [first], training.device)
+    energies = {'dataset': first.energy, 'parent': said.energy}
+    return mace_effective.replay_done(training.folder / str(name), energies, labels_of_replay(training))
 
 
 def _refuse_strategy(asked: str, done: str, changed: dict[str, str] | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
+from aiida_perovmlip.compute import children
 from aiida_perovmlip.compute.architecture import Training
 from aiida_perovmlip.compute.architectures.mace.energies import Energies
 from aiida_perovmlip.compute.architectures.mace.heads import REPLAY, Head
@@ -172,10 +173,14 @@ SWITCHES = ('ema', 'save_all_checkpoints', 'restart_latest', 'stage_two', 'distr
 
 
 def command_of(arguments: Mapping[str, Any], gpus: int = 1) -> list[str]:
-    """Return the command that starts the trainer, on several GPUs as several processes."""
+    """Return the command that starts the trainer, on several GPUs as several processes.
+
+    These are children of torchrun, which is killed with the job and could not end them any more.
+    """
     python = [sys.executable, '-m']
     if gpus > 1:
         python += ['torch.distributed.run', '--standalone', '--nnodes=1', f'--nproc_per_node={gpus}', '-m']
+        python += [children.__name__]
     given = [
         f'--{name}' if name in SWITCHES else f'--{name}={value}'
         for name, value in arguments.items()

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from aiida_perovmlip.compute.architecture import Plan, missing_elements
+from aiida_perovmlip.compute.architecture import Plan, missing_elements, problem_of_states
 from aiida_perovmlip.compute.architectures.mace.energies import energies_of, problem_of_energies
 from aiida_perovmlip.compute.architectures.mace.heads import (
     Head,
@@ -34,8 +34,7 @@ def problem_of(plan: Plan) -> str | None:
         or _problem_of_replay(plan)
         or _problem_of_settings(plan.settings, plan.training)
         or problem_of_energies(plan)
-        or _problem_of_same('charge', 'charge', plan.training, plan.validation)
-        or _problem_of_same('spin', 'spin multiplicity', plan.training, plan.validation)
+        or problem_of_states('MACE', plan.training, plan.validation)
         or _problem_of_precision(plan)
     )
     return problem or _problem_of_heads(heads_of(plan), plan.settings)
@@ -80,7 +79,11 @@ def _problem_of_replay(plan: Plan) -> str | None:
 
 
 def _problem_of_settings(settings: MaceSettings, training: Frames) -> str | None:
-    """Return a sentence where settings contradict each other or the frames."""
+    """Return a sentence where settings contradict each other or the frames, or where nothing would be learned."""
+    rates = ('learning_rate', *(['stage_two_learning_rate'] if settings.stage_two_epochs else []))
+    for name in rates:
+        if not getattr(settings, name) > 0:
+            return f'`{name}` is 0, by which nothing is learned; take a positive one.'
     for name in ('stress_weight', 'stage_two_stress_weight'):
         weight = getattr(settings, name)
         if weight and not training.has('stress'):
@@ -95,25 +98,6 @@ def _problem_of_settings(settings: MaceSettings, training: Frames) -> str | None
 def _names(start: str) -> list[str]:
     """Return the names of the settings that begin in this way."""
     return [field.name for field in fields(MaceSettings) if field.name.startswith(start)]
-
-
-def _problem_of_same(column: str, words: str, *sets: Frames) -> str | None:
-    """Return a sentence where frames differ in something that MACE does not see."""
-    found: set[int] = set()
-    for chunk in (chunk for frames in sets for chunk in frames.chunks((column,))):
-        default = {0} if column == 'charge' else set()
-        found |= set(np.unique(chunk.columns[column]).tolist()) if column in chunk.columns else default
-    if len(found) < 2:
-        return None
-    values = ', '.join(f'{value:+d}' if value and column == 'charge' else str(value) for value in sorted(found))
-    return (
-        f'the frames have the {_plural(words)} {values}, but MACE does not see the {words} of a cell; train one '
-        f'potential for each {words}.'
-    )
-
-
-def _plural(words: str) -> str:
-    return words.removesuffix('y') + 'ies' if words.endswith('y') else f'{words}s'
 
 
 def _problem_of_precision(plan: Plan) -> str | None:

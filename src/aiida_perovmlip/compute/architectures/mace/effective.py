@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aiida_perovmlip.compute.architectures.mace.settings import FREEZE, MaceSettings, chosen
+from aiida_perovmlip.compute.architectures.mace.settings import FREEZE, MaceSettings
 
 PLAIN = (
     'batch_size',
     'energy_weight',
     'forces_weight',
     'stress_weight',
-    'scheduler',
     'lr_factor',
     'scheduler_patience',
     'lr_scheduler_gamma',
@@ -87,8 +87,33 @@ def epochs_done(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> d
     return {
         'epochs': settings.epochs if ended[1] else done[1],
         'stage_two_epochs': settings.stage_two_epochs if ended[2] else done[2],
-        'patience': settings.patience,
+        'patience': patience_done(curve, settings),
     }
+
+
+def patience_done(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> int:
+    """Return the epochs without a smaller loss after which stages ended, as the curve shows.
+
+    Where none ended early, that is what was asked for as long as the curve does not contradict it: no stage waited for
+    as long as that.
+    """
+    asked, waited = {1: settings.epochs, 2: settings.stage_two_epochs}, []
+    for stage, epochs in asked.items():
+        losses = [float(step['validation_loss']) for step in curve if step.get('stage', 1) == stage]
+        waits = _waits(losses)
+        if losses and len(losses) < epochs:
+            return waits[-1]
+        waited += waits[:-1]
+    return settings.patience if not settings.patience or max(waited, default=0) < settings.patience else max(waited)
+
+
+def _waits(losses: Sequence[float]) -> list[int]:
+    """Return for each epoch how many went by since the smallest loss before it."""
+    best, waits = 0, []
+    for index, loss in enumerate(losses):
+        best = index if loss < losses[best] else best
+        waits.append(index - best)
+    return waits
 
 
 def notes_of(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> list[str]:
@@ -130,7 +155,7 @@ def strategy_done(heads: int, changed: Mapping[str, str] | None, lora_rank: int 
 
 
 def settings_of_strategy(
-    strategy: str, settings: MaceSettings, changed: Mapping[str, str] | None, lora_rank: int | None, log: str
+    strategy: str, changed: Mapping[str, str] | None, lora_rank: int | None, log: str
 ) -> dict[str, Any]:
     """Return the settings of a strategy that its files show."""
     done: dict[str, Any] = {}
@@ -143,6 +168,23 @@ def settings_of_strategy(
     if strategy == 'lora':
         done['lora_rank'] = lora_rank
         done['lora_alpha'] = _number(r'Injecting LoRA layers with rank=\d+ and alpha=([-+.\de]+)', log, None)
-    if strategy == 'multihead':
-        done |= {name: chosen(settings, name) for name in ('replay_labels', 'replay_weight')}
     return done
+
+
+def replay_done(path: Path, energies: Mapping[str, float | None], asked: str) -> dict[str, Any]:
+    """Return whose labels, and with which weight, the frames that the trainer replayed have in its file.
+
+    :param path: the file, by the name that the trainer logged.
+    :param energies: of the first frame in eV, by whose it is; None where there is none.
+    :param asked: whose they were to be; it is so where more than one have the same energy.
+    """
+    with path.open(encoding='utf-8') as handle:
+        comment = f'{handle.readline()}{handle.readline()}'
+    written = _number(r'\bREF_energy=([-+.\de]+)', comment, None)
+    same = [
+        name
+        for name, energy in energies.items()
+        if None not in (energy, written) and math.isclose(energy or 0.0, written or 0.0, rel_tol=1e-6, abs_tol=1e-6)
+    ]
+    weight = _number(r'\bconfig_energy_weight=([-+.\de]+)', comment, 1.0)
+    return {'replay_labels': asked if asked in same else next(iter(same), 'others'), 'replay_weight': weight}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from aiida_perovmlip.compute.architecture import Plan, PotentialFacts
+from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, default_way
 from aiida_perovmlip.compute.architectures.mace.heads import Head, with_head
 from aiida_perovmlip.compute.architectures.mace.settings import WAYS, Given, chosen
 from aiida_perovmlip.compute.contract import JobError, Status
@@ -39,17 +39,18 @@ class AtomicEnergies:
     notes: list[str] = field(default_factory=list)
 
 
-def way_of(given: Given, has_parent: bool) -> str | None:
+def way_of(plan: Plan) -> str | None:
     """Return how energies are found: one of `WAYS`, or None where they are given."""
+    given: Given = plan.settings.atomic_energies
     if isinstance(given, dict):
         return None
-    return given or ('parent' if has_parent else 'average')
+    return given or default_way(plan)
 
 
 def problem_of_energies(plan: Plan) -> str | None:
     """Return a sentence where energies of isolated atoms are missing, cannot be understood, or would spoil the rest."""
     given, has_parent = plan.settings.atomic_energies, plan.known is not None
-    way = way_of(given, has_parent)
+    way = way_of(plan)
     if way is None:
         return _problem_of_given(given, plan)
     if way not in WAYS:
@@ -132,7 +133,7 @@ def _of_head(
 ) -> Energies:
     """Return the energies of one head that follow from its frames and from the parent."""
     given = plan.settings.atomic_energies
-    way = way_of(given, plan.known is not None)
+    way = way_of(plan)
     if isinstance(given, dict):
         mine: Any = given.get(head.origin[1])
         return dict(mine) if isinstance(mine, dict) else dict(given)

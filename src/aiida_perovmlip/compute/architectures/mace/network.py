@@ -297,11 +297,12 @@ def descriptors(calculator: Any, frames: Iterable[Frame]) -> Iterator[Any]:
         yield np.asarray(calculator.get_descriptors(frame.to_atoms(labels=False), invariants_only=True))
 
 
-def set_rates(state: Path, target: Path, factor: float, rate: float | None) -> None:
+def set_rates(state: Path, target: Path, factor: float, rate: float | None, of_stage_two: float | None = None) -> None:
     """Copy the trainer's file of an epoch with other learning rates: what it holds goes before what it is told.
 
     :param factor: what all rates are multiplied by.
     :param rate: what all rates are then; None leaves them.
+    :param of_stage_two: the rate to which stage two goes in its first step after the one of this state.
     """
     import torch
 
@@ -310,4 +311,21 @@ def set_rates(state: Path, target: Path, factor: float, rate: float | None) -> N
         for name in ('lr', 'initial_lr'):
             if name in group:
                 group[name] = group[name] * factor if rate is None else rate
+        if of_stage_two is not None:
+            group['swa_lr'] = of_stage_two
     torch.save(content, target)
+
+
+def schedule_in(state: Path, is_stage_two: bool) -> dict[str, Any]:
+    """Return the settings of the learning rate that the trainer's file of an epoch holds."""
+    import torch
+
+    content = torch.load(state, map_location='cpu', weights_only=True)
+    groups, schedule = content['optimizer']['param_groups'], content['lr_scheduler']
+    if 'factor' in schedule:
+        found = {'scheduler': 'ReduceLROnPlateau', 'lr_factor': float(schedule['factor'])}
+        found |= {'scheduler_patience': int(schedule['patience'])}
+    else:
+        found = {'scheduler': 'ExponentialLR', 'lr_scheduler_gamma': float(schedule['gamma'])}
+    name = 'lr' if is_stage_two else 'swa_lr'
+    return found | ({'stage_two_learning_rate': float(groups[0][name])} if 'swa_lr' in groups[0] else {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from aiida_perovmlip.compute.architectures.mace.network import set_rates
 from aiida_perovmlip.compute.architectures.mace.results import Results, States
 from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings
 from aiida_perovmlip.compute.checkpoint import State
-from aiida_perovmlip.compute.children import start_child
+from aiida_perovmlip.compute.children import failure_of, last_lines_of, start_child
 from aiida_perovmlip.compute.contract import JobError, Status
 
 LOG = 'trainer.log'
@@ -137,12 +136,13 @@ class Run:
             return
         self.states.folder.mkdir(exist_ok=True)
         target = self.states.path(self.done, self.done > self.stage_one)
-        rate = self.settings.stage_two_learning_rate if self.done >= self.stage_one else None
+        of_stage_two = self.settings.stage_two_learning_rate if self.settings.stage_two_epochs else None
+        rate = of_stage_two if self.done >= self.stage_one else None
         factor = self.settings.learning_rate / self.rate if self.rate else 1.0
-        if factor == 1.0 and rate is None:
+        if factor == 1.0 and of_stage_two is None:
             shutil.copyfile(kept, target)
         else:
-            set_rates(kept, target, factor, rate)
+            set_rates(kept, target, factor, rate, of_stage_two)
         if self.done > self.stage_one:  # without a state of stage one the trainer fails at its end
             shutil.copyfile(kept, self.states.path(0))
 
@@ -178,7 +178,10 @@ class Run:
     def _follow_trainer(self, arguments: Mapping[str, Any]) -> tuple[bool, subprocess.Popen[bytes]]:
         """Run the trainer while there is time; return whether what it did is enough, and its process."""
         folder, gpus = self.training.folder, self.settings.gpus
-        environment = {**os.environ, 'OMP_NUM_THREADS': str(max(self.training.cores // gpus, 1))}
+        ours = str(Path(__file__).resolve().parents[4])  # where each of several processes finds `children`
+        paths = os.pathsep.join(filter(None, (ours, os.environ.get('PYTHONPATH'))))
+        threads = str(max(self.training.cores // gpus, 1))
+        environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': threads}
         self.shell.unlink(missing_ok=True)
         self.results.skip()
         is_enough, total = False, self.total
@@ -287,21 +290,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def failure(folder: Path, code: int, curve: list[dict[str, Any]]) -> JobError:
     """Return what went wrong when the trainer failed."""
     log = (folder / LOG).read_text(errors='replace')
-    results = {'curve': curve}
-    is_memory = 'out of memory' in log.lower() or 'OutOfMemoryError' in log or "can't allocate memory" in log
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = ' It may have used more memory than the machine has.' if name == 'SIGKILL' else ''
-        message = f'The trainer was killed by {name} after {len(curve)} epochs.{hint}'
-        return JobError(Status.OUT_OF_MEMORY if is_memory else Status.FAILED, message, results)
-    if is_memory:
-        return JobError(Status.OUT_OF_MEMORY, 'The trainer ran out of memory; lower `batch_size`.', results)
-    return JobError(Status.FAILED, f'The trainer failed with exit status {code}. {last_lines(folder)}', results)
+    return failure_of(code, log, f'after {len(curve)} epochs', 'lower `batch_size`', {'curve': curve})
 
 
-def last_lines(folder: Path, count: int = 5) -> str:
+def last_lines(folder: Path) -> str:
     """Return the end of the trainer's log."""
     path = folder / LOG
-    text = path.read_text(errors='replace') if path.is_file() else ''
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return 'The log ends: ' + ' | '.join(lines[-count:])
+    return last_lines_of(path.read_text(errors='replace') if path.is_file() else '')

@@ -32,7 +32,8 @@ class MaceSettings:
         'where it comes from: `average`, a least-squares fit to the energies of the frames, which is what a training '
         'from scratch does if nothing is said; `isolated`, the frames of one atom in the training dataset, which are '
         'then not trained on; `parent`, those of the parent, which is what a training with a parent does if nothing is '
-        'said; `estimated`, those of the parent shifted by a least-squares fit to what it gets wrong.',
+        'said; `estimated`, those of the parent shifted by a least-squares fit to what it gets wrong, which it does '
+        'instead where the frames are of another level of theory than the parent.',
     )
     epochs: int = option(60, 'Number of epochs, those of stage two not counted.', minimum=1)
     learning_rate: float = option(0.01, 'Initial learning rate.', minimum=0.0)
@@ -152,7 +153,18 @@ SHAPE = (
 )
 """What a parent has the last word on."""
 
-MAY_CHANGE = frozenset({'epochs', 'batch_size', 'valid_batch_size', 'learning_rate', 'patience', 'clip_grad', 'gpus'})
+MAY_CHANGE = frozenset(
+    {
+        'epochs',
+        'batch_size',
+        'valid_batch_size',
+        'learning_rate',
+        'stage_two_learning_rate',
+        'patience',
+        'clip_grad',
+        'gpus',
+    }
+)
 """What a run that is taken up may have otherwise; all else lies in its state, or would spoil the choice of the best."""
 
 PROTOCOLS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -161,18 +173,17 @@ PROTOCOLS: dict[str, tuple[str, dict[str, Any]]] = {
         {'hidden_irreps': '32x0e', 'r_max': 6.0, 'correlation': 2, 'epochs': 60},
     ),
     'balanced': (
-        'A potential to work with: vectors among the features, messages of higher order, a second stage on energies.',
+        'A potential to work with: vectors among the features, a learning rate that falls, averaged parameters.',
         {
             'hidden_irreps': '32x0e + 32x1o',
             'r_max': 6.0,
-            'max_ell': 3,
-            'correlation': 3,
+            'correlation': 2,
             'readout_irreps': '16x0e',
             'radial_mlp': [64, 64, 64],
-            'epochs': 200,
-            'scheduler_patience': 10,
-            'stage_two_epochs': 40,
-            'ema_decay': 0.995,
+            'epochs': 60,
+            'scheduler': 'ExponentialLR',
+            'lr_scheduler_gamma': 0.95,
+            'ema_decay': 0.99,
         },
     ),
     'paper': (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -12,7 +11,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, Prediction, Trained, Training
+from aiida_perovmlip.compute.architecture import (
+    Architecture,
+    Plan,
+    PotentialFacts,
+    Prediction,
+    Trained,
+    Training,
+    problem_of_states,
+)
 from aiida_perovmlip.compute.architectures.nep import neppo_program
 from aiida_perovmlip.compute.architectures.nep.gpumd import FOUNDATION, keywords_of_parent, train_with_gpumd
 from aiida_perovmlip.compute.architectures.nep.inputs import (
@@ -21,6 +28,7 @@ from aiida_perovmlip.compute.architectures.nep.inputs import (
     Energies,
     fitted_energies,
     nep_in,
+    problem_of_precision,
     read_energies,
     spread,
     write_energies,
@@ -85,6 +93,7 @@ class Nep(Architecture):
         ),
     }
     shape: ClassVar[tuple[str, ...]] = tuple(STRUCTURE)
+    known_shape: ClassVar[dict[str, str]] = {'radial_cutoff': 'cutoff'}
     Settings = NepSettings
 
     def device(self, wanted: str) -> str:
@@ -101,7 +110,10 @@ class Nep(Architecture):
             return f'`batch_size` is {settings.batch_size}, but there are only {len(plan.training)} training frames.'
         if settings.lambda_v and not plan.training.has('stress'):
             return f'`lambda_v` is {settings.lambda_v:g}, but no training frame has a stress; leave it out.'
-        return _problem_of_energies(settings, plan) or _problem_of_frames(plan)
+        problem = _problem_of_energies(settings, plan) or _problem_of_frames(plan)
+        if problem is None and isinstance(settings.atomic_energies, dict):
+            problem = problem_of_precision(plan.training, settings.atomic_energies)
+        return problem or problem_of_states('NEP', plan.training, plan.validation)
 
     def smaller_batch(self, settings: NepSettings) -> dict[str, Any] | None:
         """Return half the frames of a step; GPUMD's are as many as the user said, or all of them."""
@@ -134,10 +146,13 @@ class Nep(Architecture):
         parent = self._slimmed_parent(training)
         wanted = resolve(training.settings, parent, len(training.training), training.training.has('stress'))
         elements = parent.elements if parent is not None else training.training.elements()
-        energies = self._energies(training)
+        state = training.checkpoint.state()
+        energies = self._energies(training) if state is None else dict(state.about['energies'])
+        problem = problem_of_precision(training.training, energies)
+        if problem:
+            raise JobError(Status.BAD_INPUT, problem)
         header = parent or _header_of(wanted, elements)
-        about = {'trainer': wanted['trainer'], 'structure': header.settings(), 'energies': energies}
-        _refuse_other_run(training, about)
+        about = {'energies': energies}
         for name, frames in _sets(training).items():
             write_frames(frames, training.folder / FILES[name], energies)
         curve, effective = self._run(training, wanted, about, header)
@@ -151,7 +166,9 @@ class Nep(Architecture):
         effective |= {
             'trainer': wanted['trainer'],
             **done.settings(),
-            'atomic_energies': given if isinstance(given, dict) else self._way(training),
+            'atomic_energies': {**given, **read_energies(potential)}
+            if isinstance(given, dict)
+            else self._way(training),
         }
         return Trained(curve, effective, _notes(training, wanted, curve))
 
@@ -249,6 +266,10 @@ class Nep(Architecture):
                     f'calorine gives forces that differ by {worst:.2g} eV/Å from those that the trainer gives with the '
                     'same potential. One of them is not of the version that it should be; check the environment.',
                 )
+
+    def shape_of(self, parent: Path, settings: Any) -> dict[str, Any]:
+        """Read the header of a parent."""
+        return read_nep(parent / FILENAME).header.settings()
 
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the facts from the file itself."""
@@ -349,27 +370,6 @@ def _header_of(wanted: dict[str, Any], elements: tuple[str, ...]) -> Header:
     )
 
 
-def _refuse_other_run(training: Training, about: dict[str, Any]) -> None:
-    """Raise where an earlier run cannot be taken up, because what it left means something else."""
-    state = training.checkpoint.state()
-    if state is None:
-        return
-    earlier = state.about
-    changed = [name for name in ('trainer', 'structure') if earlier.get(name) != about[name]]
-    theirs = earlier.get('energies', {})
-    if any(not math.isclose(theirs.get(symbol, math.nan), value, abs_tol=1e-6) for symbol, value in
-           about['energies'].items()):  # fmt: skip
-        changed.append('energies')
-    if changed:
-        facts = '; '.join(f'`{name}`: then {earlier.get(name)}, now {about[name]}' for name in changed)
-        names = ', '.join(f'`{name}`' for name in ('trainer', *STRUCTURE, 'atomic_energies'))
-        raise JobError(
-            Status.BAD_INPUT,
-            f'The earlier run cannot be taken up with these settings. {facts}. Keep {names} as they were, or '
-            'start a new training.',
-        )
-
-
 def _problem_of_energies(settings: NepSettings, plan: Plan) -> str | None:
     """Return a sentence where energies of elements are missing or come from a parent that is not there."""
     given = settings.atomic_energies
@@ -380,16 +380,17 @@ def _problem_of_energies(settings: NepSettings, plan: Plan) -> str | None:
             "`atomic_energies` is 'average', which would shift all energies of the parent by what it never learned; "
             'take `parent` or `estimated`.'
         )
-    missing = sorted(set(plan.training.elements()) - set(given)) if isinstance(given, dict) else []
+    if not isinstance(given, dict):
+        return None
+    missing = sorted(set(plan.training.elements()) - set(given))
     return f'`atomic_energies` has no {", ".join(missing)}, which the training frames hold.' if missing else None
 
 
 def _problem_of_frames(plan: Plan) -> str | None:
-    """Return a sentence where frames have no labels or are not periodic, or where they differ in their charge."""
-    charges: set[int] = set()
+    """Return a sentence where frames have no labels or are not periodic."""
     sets = {'training': plan.training, 'validation': plan.validation}
     for name, frames in sets.items():
-        for chunk in () if frames is None else frames.chunks(('energy', 'forces', 'pbc', 'charge')):
+        for chunk in () if frames is None else frames.chunks(('energy', 'forces', 'pbc')):
             columns, n = chunk.columns, len(chunk)
             for label in ('energy', 'forces'):
                 if label not in columns or not np.isfinite(columns[label]).all():
@@ -400,14 +401,7 @@ def _problem_of_frames(plan: Plan) -> str | None:
                     f'{n_open} {name} frames are not periodic in all three directions, but NEP knows periodic cells '
                     'alone: put them into a cell with vacuum around them and make it periodic, or leave them out.'
                 )
-            charges |= set(np.unique(columns['charge']).tolist()) if 'charge' in columns else {0}
-    if len(charges) < 2:
-        return None
-    found = ', '.join(f'{charge:+d}' if charge else '0' for charge in sorted(charges))
-    return (
-        f'the frames have the charges {found}, but NEP does not see the charge of a cell; train one potential for '
-        'each charge.'
-    )
+    return None
 
 
 def _notes(training: Training, wanted: dict[str, Any], curve: list[dict[str, Any]]) -> list[str]:

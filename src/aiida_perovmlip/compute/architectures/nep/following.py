@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from aiida_perovmlip.compute.architecture import Training
-from aiida_perovmlip.compute.children import start_child
-from aiida_perovmlip.compute.contract import JobError, Status
+from aiida_perovmlip.compute.children import failure_of, last_lines_of, start_child
+from aiida_perovmlip.compute.contract import JobError
 
 LOG = 'trainer.log'
 POLL = 0.2
@@ -79,20 +78,10 @@ def failure(training: Training, code: int, curve: list[dict[str, Any]], smaller:
     :param smaller: the setting that takes less memory where it is smaller.
     """
     log = (training.folder / LOG).read_text(errors='replace')
-    results = {'curve': curve}
     reached = f'after step {curve[-1]["step"]}' if curve else 'before its first report'
-    if code < 0 and 'out of memory' not in log.lower():
-        name = signal.Signals(-code).name
-        hint = ' It may have used more memory than the machine has.' if name == 'SIGKILL' else ''
-        return JobError(Status.FAILED, f'The trainer was killed by {name} {reached}.{hint}', results)
-    if 'out of memory' in log.lower() or "can't allocate memory" in log or 'MemoryError' in log:
-        return JobError(Status.OUT_OF_MEMORY, f'The trainer ran out of memory {reached}; lower `{smaller}`.', results)
-    return JobError(
-        Status.FAILED, f'The trainer failed with exit status {code} {reached}. {last_lines(training.folder)}', results
-    )
+    return failure_of(code, log, reached, f'lower `{smaller}`', {'curve': curve})
 
 
-def last_lines(folder: Path, count: int = 5) -> str:
+def last_lines(folder: Path) -> str:
     """Return the end of the trainer's log."""
-    lines = [line.strip() for line in (folder / LOG).read_text(errors='replace').splitlines() if line.strip()]
-    return 'The log ends: ' + ' | '.join(lines[-count:])
+    return last_lines_of((folder / LOG).read_text(errors='replace'))

@@ -21,6 +21,9 @@ ENERGIES = 'energies.json'
 FILES = {'train': 'train.xyz', 'test': 'test.xyz'}
 Energies = dict[str, float]
 
+RESOLUTION = 2e-4
+"""Difference of two energies in eV/atom that the trainers have to tell apart."""
+
 
 def nep_in(wanted: Mapping[str, Any], elements: Sequence[str], extra: Mapping[str, Any]) -> str:
     """Return the text of `nep.in` for the trainer that is wanted.
@@ -101,6 +104,23 @@ def fitted_energies(frames: Iterable[Frame], residuals: Iterable[float], element
     counts = np.array([[row.get(symbol, 0) for symbol in elements] for row in rows], dtype=float)
     solution = np.linalg.lstsq(counts, np.array(list(residuals)), rcond=None)[0]
     return dict(zip(elements, solution.tolist(), strict=True))
+
+
+def problem_of_precision(frames: Frames, energies: Energies) -> str | None:
+    """Return a sentence where single precision rounds what is left of total energies too coarsely to learn from."""
+    of_number = np.array([energies.get(symbol, 0.0) for symbol in chemical_symbols])
+    for chunk in frames.chunks(('numbers', 'energy')):
+        offsets = chunk.columns['offsets']
+        taken = np.add.reduceat(of_number[chunk.columns['numbers']], offsets[:-1])
+        rest = np.abs(chunk.columns['energy'] - taken)
+        steps = np.spacing(rest.astype(np.float32)) / np.diff(offsets)
+        if steps.max() > RESOLUTION:
+            return (
+                f'what `atomic_energies` leave of the energies reaches {rest.max():.3g} eV, which float32, in which '
+                f'NEP is trained, rounds to {1e3 * steps.max():.2g} meV/atom. Take `average` (with a parent '
+                '`estimated`), or the energies of isolated atoms at the level of theory of the frames.'
+            )
+    return None
 
 
 def spread(frames: Frames, count: int) -> Iterator[Frame]:

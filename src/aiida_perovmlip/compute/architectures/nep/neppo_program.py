@@ -29,7 +29,7 @@ EFFECTIVE = 'effective.json'
 ARRAYS = 'state.npz'
 LAST, BEST = 'nep.txt', 'nep_best.txt'
 VERSION = '1.0'
-NEEDED = ('_report', '_take_step', '_get_learning_rate', '_reset_optimizer_state', '_get_loss_settings')
+NEEDED = ('_report', '_next_batch', '_get_learning_rate', '_reset_optimizer_state', '_get_loss_settings')
 """What this program uses of neppo beyond its documentation."""
 
 DIVERGED = 3
@@ -52,12 +52,21 @@ def main(path: str) -> int:
         state = checkpoint.state()
         if state is not None:
             trainer.restore(state)
-        if trainer.n_steps < trainer.wanted:
-            trainer.train(trainer.wanted - trainer.n_steps, report_interval=request['report_every'])
+        for steps in pieces_of(trainer.n_steps, trainer.wanted, request['report_every']):
+            trainer.train(steps, report_interval=request['report_every'])
     except StopError as stop:
         return int(stop.args[0])
     trainer.deliver()
     return 0
+
+
+def pieces_of(done: int, wanted: int, interval: int) -> list[int]:
+    """Return the steps up to the next report that a training in one piece would make, and all those after it.
+
+    A report shifts the energies of the potential, so that reports at other steps would give another one.
+    """
+    first = min(-done % interval, wanted - done)
+    return [steps for steps in (first, wanted - done - first) if steps > 0]
 
 
 def _trainer(request: Mapping[str, Any], checkpoint: Checkpoint) -> Any:
@@ -123,11 +132,12 @@ def resumable(base: Any) -> Any:
         def _reset_optimizer_state(self) -> None:
             """Keep the moments of the optimiser; neppo would forget them at the start of each piece."""
 
-        def _take_step(self, *arguments: Any) -> Any:
+        def _next_batch(self) -> int:
+            """Stop between two steps: once a batch is drawn, a state would lack it."""
             if self.stopping:
                 self.save()
                 raise StopError(STOPPED)
-            return super()._take_step(*arguments)
+            return int(super()._next_batch())
 
         def _report(self, *arguments: Any, **options: Any) -> None:
             super()._report(*arguments, **options)

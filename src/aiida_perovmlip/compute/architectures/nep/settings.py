@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiida_perovmlip.compute.architectures.nep.potential_file import Header
-from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.settings import option
 
 TRAINERS = ('neppo', 'gpumd')
@@ -184,11 +183,11 @@ def _problem_of_values(settings: NepSettings) -> str | None:
 
 
 def resolve(settings: NepSettings, parent: Header | None, n_frames: int, has_stress: bool) -> dict[str, Any]:
-    """Return the value of every setting that plays a role, or refuse what the parent does not allow.
+    """Return the value of every setting that plays a role.
 
     :param n_frames: number of training frames.
     """
-    wanted = structure_of(settings) if parent is None else _structure_of_parent(settings, parent)
+    wanted = structure_of(settings) if parent is None else parent.settings()
     own = OWN[settings.trainer] | (TUNING if parent is not None and settings.trainer == 'neppo' else {})
     wanted |= {name: default if getattr(settings, name) is None else getattr(settings, name)
                for name, default in own.items()}  # fmt: skip
@@ -205,16 +204,3 @@ def resolve(settings: NepSettings, parent: Header | None, n_frames: int, has_str
         **weights,
         **{name: value for name, value in optional.items() if value is not None},
     }
-
-
-def _structure_of_parent(settings: NepSettings, parent: Header) -> dict[str, Any]:
-    """Return what the parent is made of; refuse settings that ask for something else."""
-    theirs = parent.settings()
-    asked = {name: getattr(settings, name) for name in STRUCTURE}
-    different = [name for name, value in asked.items() if value is not None and value != theirs[name]]
-    if different:
-        facts = '; '.join(f'`{name}`: asked {asked[name]!r}, the parent has {theirs[name]!r}' for name in different)
-        raise JobError(
-            Status.SETTINGS_IGNORED, f'The parent decides what the potential is made of. {facts}. Leave these out.'
-        )
-    return theirs
