@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ class JobLook:
     """One job at one moment.
 
     :param where: the labels on the way from the process that is watched to the job, such as `stage_01/leg_02`.
-    :param state: `not started`, `paused`, `being submitted`, `in the queue`, `running` or `coming back`.
+    :param state: `not started`, `paused`, `being submitted`, `in the queue`, `running`, `coming back`, or
+        `unreachable` where it runs on a computer that cannot be asked just now.
     :param progress: the last state that it reported; None where there is none.
     :param seconds_left: seconds to the last step at the present pace.
     :param text: all this as a line.
@@ -95,7 +96,7 @@ def look(pk: int) -> Look:
     if state in ENDED:
         return Look(**about, state=state, text=how_it_ended(node), exit_status=node.exit_status)
     jobs = [(node, '')] if isinstance(node, orm.CalcJobNode) else list(_active_jobs(pk))
-    jobs_now = tuple(_look_at(job, where) for job, where in jobs)
+    jobs_now = _look_at_all(jobs)
     stand, text = _standing(node)
     name = f'{about["process"]} (PK {pk})'
     return Look(**about, state=stand, text=f'{name}: {text or "no job of it runs just now"}', jobs=jobs_now)
@@ -131,14 +132,44 @@ def _where(entry: tuple[Any, str]) -> str:
     return entry[1]
 
 
-def _look_at(job: Any, where: str) -> JobLook:
-    """Return what a job is doing just now."""
-    from aiida_perovmlip.calculations.progress import describe, read_last_states, seconds_left
+def _look_at_all(jobs: Sequence[tuple[Any, str]]) -> tuple[JobLook, ...]:
+    """Return what jobs are doing just now, over one connection to each computer on which some of them run."""
+    standing = {job.pk: _standing(job) for job, _ in jobs}
+    running = [job for job, _ in jobs if standing[job.pk][0] == 'running']
+    reports: dict[int, list[dict[str, Any]]] = {}
+    for pk in sorted({job.computer.pk for job in running}):
+        mine = [job for job in running if job.computer.pk == pk]
+        try:
+            reports |= _ask(mine)
+        except Exception as error:  # every transport raises what it likes
+            standing |= dict.fromkeys((job.pk for job in mine), _unreachable(mine[0].computer.label, error))
+    return tuple(_look_at(job, where, *standing[job.pk], reports.get(job.pk, [])) for job, where in jobs)
 
-    state, text = _standing(job)
-    states = read_last_states(job) if state == 'running' else []
-    if states:
-        text = describe(states[-1], states[:-1])
+
+def _ask(jobs: Sequence[Any]) -> dict[int, list[dict[str, Any]]]:
+    """Return what jobs of one computer have reported last, by their PK."""
+    from aiida_perovmlip.calculations.progress import read_last_states
+
+    with jobs[0].computer.get_transport() as transport:
+        return {job.pk: read_last_states(job, transport) for job in jobs}
+
+
+def _unreachable(computer: str, error: Exception) -> tuple[str, str]:
+    """Return the state of a job whose computer cannot be asked, and a sentence with the reason and what to do."""
+    reason = ' '.join(str(error).split()).rstrip('.') or type(error).__name__
+    return 'unreachable', (
+        f'it runs on `{computer}`, which cannot be asked just now: {reason}. It goes on all the same; look what is '
+        f'wrong: `verdi computer test {computer}`'
+    )
+
+
+def _look_at(job: Any, where: str, state: str, text: str, states: list[dict[str, Any]]) -> JobLook:
+    """Return what a job is doing just now.
+
+    :param states: what it has reported last.
+    """
+    from aiida_perovmlip.calculations.progress import describe, seconds_left
+
     return JobLook(
         pk=job.pk,
         process=job.process_label or '',
@@ -146,7 +177,7 @@ def _look_at(job: Any, where: str) -> JobLook:
         state=state,
         progress=states[-1] if states else None,
         seconds_left=seconds_left(states),
-        text=text,
+        text=describe(states[-1], states[:-1]) if states else text,
     )
 
 
@@ -186,10 +217,17 @@ def _no_daemon() -> str:
 def _interval(now: Look) -> float:
     """Return the seconds until the next look."""
     from aiida import orm
+    from aiida.common.exceptions import NotExistent
 
-    computers = {orm.load_node(job.pk).computer for job in now.jobs}
-    wanted = [computer.get_authinfo(orm.User.collection.get_default()).get_auth_params() for computer in computers]
-    return max([EVERY, *(float(each.get('safe_interval') or 0.0) for each in wanted)])
+    user, longest = orm.User.collection.get_default(), EVERY
+    computers = {computer.pk: computer for computer in (orm.load_node(job.pk).computer for job in now.jobs)}
+    for computer in computers.values():
+        try:
+            wanted = computer.get_authinfo(user).get_auth_params()
+        except NotExistent:  # it is not configured; that it cannot be asked was said
+            continue
+        longest = max(longest, float(wanted.get('safe_interval') or 0.0))
+    return longest
 
 
 def _without_clock(now: Look) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import erf
 from scipy.stats import norm, pearsonr, spearmanr
+from scipy.stats import t as student
 
 from aiida_perovmlip.analysis.committee import CalibrationSum, calibrate, mean_and_spread
 
@@ -46,6 +47,32 @@ def test_truth_drawn_like_the_members_needs_a_scale_of_one_plus_one_over_m(m):
     found = calibrate(spread, mean - rng.normal(3.0, 0.2, size=n))
     assert found.rms_spread == pytest.approx(0.2, rel=0.01)
     assert found.scale == pytest.approx(math.sqrt(1 + 1 / m), rel=0.01)
+
+
+def student_area(n_members: int, components: int, factor: float) -> float:
+    """Return the area of errors that follow √(1 + 1/n) times Student's t, with all spreads multiplied by `factor`."""
+    law, width = student(components * (n_members - 1)), math.sqrt(1 + 1 / n_members)
+    return quad(lambda p: abs(2 * law.cdf(factor / width * norm.ppf((1 + p) / 2)) - 1 - p), 0, 1, limit=200)[0]
+
+
+@pytest.mark.parametrize(('m', 'whole', 'scaled'), [(2, 0.174, 0.128), (3, 0.111, 0.072), (4, 0.082, 0.050),
+                                                    (8, 0.040, 0.022), (16, 0.020, 0.011)])  # fmt: skip
+def test_a_perfect_committee_of_few_has_the_areas_of_student_and_not_zero(m, whole, scaled):
+    """As the topic on evaluation tells them."""
+    rng, n = RNG(10 + m), 400_000
+    mean, spread = mean_and_spread(rng.normal(size=(m, n)))
+    found = calibrate(spread, mean - rng.normal(size=n))
+    width = math.sqrt(1 + 1 / m)
+    assert (student_area(m, 1, 1.0), student_area(m, 1, width)) == pytest.approx((whole, scaled), abs=6e-4)
+    assert found.miscalibration_area == pytest.approx(whole, abs=0.005)
+    assert found.scaled_area == pytest.approx(scaled, abs=0.005)
+
+
+def test_the_spread_of_forces_has_three_times_as_many_degrees_of_freedom():
+    rng, n, m = RNG(17), 200_000, 4
+    mean, deviation = mean_and_spread(rng.normal(size=(m, n, 3)))
+    found = calibrate(np.sqrt((deviation**2).mean(axis=1)), mean - rng.normal(size=(n, 3)))
+    assert found.miscalibration_area == pytest.approx(student_area(m, 3, 1.0), abs=0.004)
 
 
 @pytest.mark.parametrize('factor', [0.5, 1.0, 2.0, 10.0])

@@ -63,6 +63,12 @@ def test_known_points_in_the_cloud_are_as_if_they_had_been_chosen():
     assert choice.positions.tolist() == brute_force(points, 32, range(20))[20:]
 
 
+def test_many_known_points_in_pieces_are_as_good_as_all_at_once():
+    points, known = cloud(), cloud(50, seed=1)
+    choice = choose_farthest(points, 12, known=known)
+    assert np.array_equal(choose_farthest(points, 12, known=known, rows=7).positions, choice.positions)
+
+
 def test_no_point_is_chosen_twice_and_equal_ones_count_once():
     points = np.repeat(cloud(5), 4, axis=0)
     choice = choose_farthest(points, 20)

@@ -63,6 +63,35 @@ def test_mean_spread_and_errors_are_those_of_the_arrays(committee):
     assert found['metrics'].creator.inputs['seed_20'].creator.inputs.dataset.uuid == dataset.uuid
 
 
+def test_a_committee_tells_heads_groups_and_levels_as_an_evaluation_does(committee):
+    dataset, members = committee
+    found = committee_metrics(dataset, **members)['metrics'].get_dict()
+    one = members['seed_20'].creator.outputs.metrics.get_dict()
+    of_the_machine = {'microseconds_per_atom', 'speed_is_warm', 'device', 'peak_memory_mb', 'peak_gpu_memory_mb'}
+    assert set(one) - set(found) == of_the_machine
+    for name in ('head', 'same_level', 'same_level_per_head'):
+        assert found[name] == one[name]
+    for name in ('per_head', 'per_group', 'per_element'):
+        assert {key: set(block) for key, block in found[name].items()} == {
+            key: set(block) for key, block in one[name].items()
+        }
+    assert found['same_level'] is True
+
+
+def test_a_committee_of_another_level_than_the_labels_says_so(committee, make_frames, run_job):
+    _, members = committee
+    other = DatasetData.from_frames(make_frames(3, seed=1), {'labeller': 'test', 'functional': 'other'}).store()
+    predictions = {
+        name: run_job(EvaluateCalculation, None, potential=node.creator.inputs.potential, dataset=other)[0][
+            'predictions'
+        ]
+        for name, node in list(members.items())[:2]
+    }
+    found = committee_metrics(other, **predictions)['metrics'].get_dict()
+    assert found['same_level'] is False
+    assert set(found['same_level_per_head'].values()) == {False}
+
+
 def test_a_dataset_in_many_shards_is_read_bit_by_bit(committee):
     dataset, members = committee
     pieces = DatasetData.concatenate([dataset.select([index]).store() for index in range(3)]).store()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from aiida import orm
 from aiida.manage.caching import enable_caching
 
-from aiida_perovmlip.calculations.train import TrainCalculation, TrainMaceCalculation, _curve, _problem_of_levels
+from aiida_perovmlip.calculations.feasibility import problem_of_levels
+from aiida_perovmlip.calculations.train import TrainCalculation, TrainMaceCalculation, _curve, reported_curve
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 
@@ -246,6 +249,8 @@ def test_a_parent_is_trained_on_by_default(train):
     assert node.is_finished_ok, node.exit_message
     assert outputs['results']['strategy'] == 'naive'
     assert outputs['potential'].content_hash != ''
+    request = json.loads(node.base.repository.get_object_content('request.json'))
+    assert request['settings']['has_level_of_parent'] is True
 
 
 def test_a_head_of_any_name_has_its_column_in_the_curve():
@@ -253,8 +258,18 @@ def test_a_head_of_any_name_has_its_column_in_the_curve():
     assert curve.get_array('validation_forces_rmse__PBE_D3').tolist() == [0.1]
 
 
+def test_steps_that_a_job_did_again_after_its_scheduler_had_put_it_back_count_once():
+    states = [
+        {'step': step, 'loss': loss, 'of': 4} for step, loss in [(1, 3.0), (2, 2.0), (3, 1.9), (3, 1.0), (4, 0.5)]
+    ]
+    states.insert(3, {'what': 'starting'})
+    assert reported_curve(states) == [
+        {'step': step, 'loss': loss} for step, loss in [(1, 3.0), (2, 2.0), (3, 1.0), (4, 0.5)]
+    ]
+
+
 def test_validation_frames_of_another_level_are_refused_before_submission(train, training, make_frames):
     other = DatasetData.from_frames(make_frames(3, seed=1), {'labeller': 'vasp', 'functional': 'HSE06'}).store()
     with pytest.raises(ValueError, match='mix 2 levels of theory'):
         train(validation=other)
-    assert 'that the training dataset has not' in _problem_of_levels(training, other)
+    assert 'that the training dataset has not' in problem_of_levels(training, other)

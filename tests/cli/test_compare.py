@@ -8,6 +8,7 @@ import json
 import pytest
 from aiida import orm
 from aiida.common.links import LinkType
+from aiida.manage import get_manager
 from click.testing import CliRunner
 
 from aiida_perovmlip.cli import main
@@ -41,6 +42,7 @@ def history(make_dataset, tmp_path):
     (tmp_path / 'a').write_text('a')
     kind = {'architecture': 'reference', 'elements': ['Cs', 'I', 'Pb'], 'cutoff': 5.0}
     first = PotentialData(tmp_path, **kind).store()
+    (tmp_path / 'a').write_text('b')
     second = PotentialData(tmp_path, **kind)
     second.label = 'tuned'
     training = job('train', training=sets[1], parent=first)
@@ -81,6 +83,23 @@ def test_forgetting_is_a_table_of_stages(history):
     assert lines[0] == 'forces RMSE in meV/Å of each stage, the oldest first, on each test set'
     assert lines[4].split() == [str(first.pk), 'imported', '10', '–']
     assert lines[5].split() == ['tuned', f'({second.pk})', 'naive', '200', '30']
+
+
+def test_damaged_links_are_a_sentence_and_an_exit_code(history):
+    (first, second), sets = history
+    training = job('train', training=sets[0])
+    link = training.backend_entity
+    first.backend_entity.add_incoming(link, LinkType.CREATE, 'potential')
+    link.add_incoming(second.backend_entity, LinkType.INPUT_CALC, 'parent')  # only a damaged database holds it
+    try:
+        answer = compare('--forgetting', second.pk)
+    finally:
+        session = get_manager().get_profile_storage().get_session()
+        session.query(link.LINK_CLASS).filter_by(output_id=training.pk, label='parent').delete()
+        session.commit()
+    assert answer.exit_code == 1
+    assert answer.output.startswith(f'Error: the potential {second.pk} descends from itself')
+    assert 'restore the profile' in answer.output
 
 
 def test_forgetting_of_one_test_set_has_one_column(history):

@@ -22,6 +22,7 @@ from plumpy.process_states import ProcessState
 
 from aiida_perovmlip.cli import main
 from aiida_perovmlip.compute.contract import PROGRESS
+from aiida_perovmlip.watching import _interval, look
 from aiida_perovmlip.workflows.train import TrainWorkChain
 
 
@@ -166,6 +167,70 @@ def test_the_jobs_of_a_chain_of_chains_are_found_with_the_way_to_them(job):
     leg.set_state(CalcJobState.SUBMITTING)
     leg.store()
     assert ask(top.pk, '--once').output.startswith(f'stage_02/leg_03: Train<nep> (PK {leg.pk}): ')
+
+
+@pytest.fixture
+def chain_of(localhost, tmp_path):
+    """Return a function that makes a chain with a running job on each of some computers."""
+
+    def make(*computers: Any) -> Any:
+        top = orm.WorkChainNode()
+        top.set_process_label('Chain')
+        top.set_process_state(ProcessState.WAITING)
+        top.store()
+        for number, computer in enumerate(computers, 1):
+            leg = orm.CalcJobNode(computer=computer)
+            leg.base.links.add_incoming(top, LinkType.CALL_CALC, f'member_{number:02d}')
+            leg.set_process_label('Train<nep>')
+            leg.set_process_state(ProcessState.WAITING)
+            leg.set_state(CalcJobState.WITHSCHEDULER)
+            leg.set_scheduler_state(JobState.RUNNING)
+            leg.set_remote_workdir(str(tmp_path))
+            leg.store()
+        (tmp_path / PROGRESS).write_text(json.dumps({'what': 'training', 'step': 2, 'of': 4, 'seconds': 1.0}) + '\n')
+        return top
+
+    return make
+
+
+def make_computer(label: str, transport: str) -> Any:
+    about = {'hostname': 'no-such-host.invalid', 'scheduler_type': 'core.direct', 'workdir': '/tmp'}
+    return orm.Computer(label=label, transport_type=transport, **about).store()
+
+
+@pytest.fixture
+def far_away():
+    """Return a computer whose host nobody knows, and one that nobody has configured."""
+    ssh = make_computer('far-away', 'core.ssh')
+    ssh.configure(
+        username='nobody', port=22, look_for_keys=False, timeout=2, safe_interval=0.0, key_policy='AutoAddPolicy'
+    )
+    return ssh, make_computer('not-configured', 'core.ssh')
+
+
+def test_a_computer_that_cannot_be_asked_is_said_and_the_others_are_shown(chain_of, localhost, far_away):
+    top = chain_of(far_away[0], localhost, far_away[1])
+    answer = ask(top.pk, '--once')
+    assert answer.exit_code == 3, answer.output
+    first, second, third = answer.output.splitlines()
+    assert 'it runs on `far-away`, which cannot be asked just now: ' in first
+    assert first.endswith('look what is wrong: `verdi computer test far-away`')
+    assert 'training, 2 of 4' in second
+    assert 'it runs on `not-configured`, which cannot be asked just now: ' in third
+    looks = json.loads(ask(top.pk, '--once', '--json').output)
+    assert [each['state'] for each in looks['jobs']] == ['unreachable', 'running', 'unreachable']
+    assert _interval(look(top.pk)) == 2.0
+
+
+def test_a_look_opens_one_connection_to_a_computer_however_many_jobs_run_there(chain_of, localhost, monkeypatch):
+    from aiida.transports.plugins.local import LocalTransport
+
+    opened: list[Any] = []
+    enter = LocalTransport.open
+    monkeypatch.setattr(LocalTransport, 'open', lambda self: opened.append(self) or enter(self))
+    seen = look(chain_of(localhost, localhost, localhost).pk)
+    assert [each.progress['step'] for each in seen.jobs] == [2, 2, 2]
+    assert len(opened) == 1
 
 
 def test_what_is_no_process_is_refused_in_a_sentence(make_dataset):

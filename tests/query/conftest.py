@@ -104,9 +104,12 @@ def trained(make_potential: Any) -> Any:
     """Return a function that makes a training and its potential."""
     from aiida import orm
 
-    def make(content: str, training: Any, strategy: str = 'naive', **inputs: Any) -> PotentialData:
+    def make(
+        content: str, training: Any, strategy: str = 'naive', has_results: bool = True, **inputs: Any
+    ) -> PotentialData:
         node = process('perovmlip.train.mace', training=training, **inputs)
-        put(node, 'results', orm.Dict({'strategy': strategy}))
+        if has_results:
+            put(node, 'results', orm.Dict({'strategy': strategy}))
         return put(node, 'potential', make_potential(content, content, store=False))
 
     return make

@@ -8,6 +8,7 @@ import math
 import pytest
 from aiida import orm
 
+from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.query.compare import compare, compare_query, compare_records, forgetting_matrix, forgetting_records
 
 FORCES = 'forces_rmse [eV/Å]'
@@ -172,6 +173,47 @@ def test_what_was_forgotten_can_be_asked_of_one_test_set(history):
     table = forgetting_matrix(potentials[2], datasets=[frames[1]])
     assert table.columns.tolist() == [f'{frames[1].label} ({frames[1].pk})']
     assert len(table) == 3
+
+
+def test_a_level_of_theory_is_one_column_whatever_its_head_is_called(make_potential, evaluated, trained, make_frames):
+    levels = {'PBE': {'labeller': 'vasp', 'functional': 'PBE'}, 'HSE': {'labeller': 'vasp', 'functional': 'HSE06'}}
+    plain = DatasetData.from_frames(make_frames(2, seed=60), levels['PBE']).store()
+    frames = [*make_frames(2, seed=61, head='PBE'), *make_frames(2, seed=62, head='HSE')]
+    mixed = DatasetData.from_frames(frames, levels).store()
+    first = trained('one head', plain, 'scratch')
+    second = trained('two heads', plain, 'multihead', parent=first)
+    evaluated(first, plain, 0.1, head='default')
+    evaluated(second, plain, 0.2, head='PBE')
+    blocks = {name: {'forces': {'rmse': error}} for name, error in (('PBE', 0.3), ('HSE', 0.4))}
+    evaluated(second, mixed, 0.35, head=None, per_head=blocks)
+    table = forgetting_matrix(second)
+    assert table.columns.tolist() == [str(plain.pk), f'{mixed.pk} vasp / HSE06', f'{mixed.pk} vasp / PBE']
+    assert table.iloc[:, 0].tolist() == [0.1, 0.2]
+    assert table.iloc[1, 1:].tolist() == [0.4, 0.3]
+
+
+def test_two_heads_of_one_level_have_a_column_each(make_potential, evaluated, trained, store_frames):
+    frames = store_frames('twice', 63)
+    tuned = trained('two', frames, 'scratch')
+    evaluated(tuned, frames, 0.1, head='old')
+    evaluated(tuned, frames, 0.2, head='new')
+    table = forgetting_matrix(tuned)
+    assert dict(zip(table.columns, table.iloc[0], strict=True)) == {
+        f'twice ({frames.pk}) new': 0.2,
+        f'twice ({frames.pk}) old': 0.1,
+    }
+
+
+def test_copies_that_caching_has_made_count_once(make_potential, store_frames, evaluated):
+    one, copy, bulk = make_potential('one', 'first'), make_potential('one'), store_frames('bulk', 64)
+    original = evaluated(one, bulk, 0.1)
+    clone = evaluated(copy, bulk, 0.1)
+    clone.base.extras.set('_aiida_cached_from', original.uuid)
+    for newest in (True, False):
+        (record,) = compare_records(datasets=[bulk], newest=newest)
+        assert (record['potential'], record['evaluation']) == (one.pk, original.pk)
+    (record,) = compare_records([copy], [bulk])
+    assert (record['potential'], record['evaluation']) == (copy.pk, clone.pk)
 
 
 def test_predictions_that_are_not_finite_are_not_taken_for_no_evaluation(history, broken_evaluation):

@@ -93,6 +93,14 @@ def test_a_potential_that_descends_from_itself_is_a_sentence_and_no_endless_walk
     assert len(lineage_records(second)) == 2
 
 
+def test_a_training_without_results_is_a_stage_all_the_same(make_potential, store_frames, trained):
+    foundation, frames = make_potential('foundation'), store_frames('frames', 1)
+    tuned = trained('tuned', frames, has_results=False, parent=foundation)
+    stages = lineage_records(tuned)
+    assert [stage['potential'] for stage in stages] == [foundation.pk, tuned.pk]
+    assert (stages[1]['training'], stages[1]['strategy'], stages[1]['dataset']) == (tuned.creator.pk, None, frames.pk)
+
+
 def test_a_real_training_is_found(python_code, make_dataset):
     from aiida.engine import run
 

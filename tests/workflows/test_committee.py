@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -113,7 +114,35 @@ def test_a_bootstrap_sample_is_of_full_size_holds_every_element_and_depends_on_t
     frames = make_frames(6)
     frames[0].numbers[0] = 11
     dataset = DatasetData.from_frames(frames, {'labeller': 'test'}).store()
-    samples = [draw_bootstrap(dataset, orm.Int(seed)) for seed in (0, 0, 1, 2, 3, 4)]
+    samples = [draw_bootstrap(dataset, orm.Int(7), orm.Int(member)) for member in (0, 0, 1, 2, 3, 4)]
+    assert draw_bootstrap(dataset, orm.Int(8), orm.Int(0)).content_hash != samples[2].content_hash
     assert all(len(sample) == 6 and 'Na' in sample.elements for sample in samples)
     assert samples[0].content_hash == samples[1].content_hash
     assert len({sample.content_hash for sample in samples}) > 2
+
+
+def test_the_frames_of_a_sample_are_read_once(make_dataset, monkeypatch):
+    from aiida_perovmlip.data.dataset import DatasetData
+
+    dataset, opened = make_dataset(6, seed=4).store(), []
+    find = DatasetData._open
+    monkeypatch.setattr(DatasetData, '_open', lambda self, path: opened.append(path) or find(self, path))
+    draw_bootstrap(dataset, orm.Int(0))
+    assert sum(path.startswith('shards/') for path in opened) == 1
+
+
+def test_a_chain_that_takes_up_a_step_again_draws_no_frames_twice(run, monkeypatch):
+    """As where the daemon is killed behind the draw: the step runs again with the context of before."""
+    draw = CommitteeWorkChain.draw
+
+    def twice(self):
+        before = deepcopy(self.ctx.members)
+        draw(self)
+        after, self.ctx.members = self.ctx.members, before
+        draw(self)
+        assert self.ctx.members == after
+
+    monkeypatch.setattr(CommitteeWorkChain, 'draw', twice)
+    _, node = run('reference', n_members=2, by='bootstrap')
+    assert node.is_finished_ok, node.exit_message
+    assert [each.process_label for each in node.called].count('draw_bootstrap') == 2

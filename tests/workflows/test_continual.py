@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiida.engine import run_get_node
 
+from aiida_perovmlip.calculations.feasibility import parent_to_be
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.workflows.continual import ContinualWorkChain
@@ -93,6 +94,43 @@ def test_a_stage_that_the_potential_before_cannot_take_is_refused_before_anythin
     ]:
         with pytest.raises(ValueError, match=words):
             run(stages)
+
+
+def test_levels_and_elements_of_later_stages_are_judged_before_the_first_runs(run, sets, make_frames):
+    known, other = {'labeller': 'test', 'functional': 'pairs'}, {'labeller': 'test', 'functional': 'other'}
+    frames = [*make_frames(2, seed=6), *make_frames(2, seed=7, head='fine')]
+    mixed = DatasetData.from_frames(frames, {'fine': other, 'default': known}).store()
+    elsewhere = DatasetData.from_frames(make_frames(2, seed=8), other).store()
+    sodium = make_frames(2, seed=9)
+    sodium[0].numbers[0] = 11
+    sodium = DatasetData.from_frames(sodium, known).store()
+    first, tested = {'training': sets[0]}, {'training': sets[0], 'validation': sets[1]}
+    replaying = {**tested, 'strategy': 'multihead', 'replay': elsewhere}
+    for architecture, stages, words in [
+        ('unruly', [first, {'training': mixed}], 'stage `stage_02`: the datasets mix 2 levels of theory'),
+        ('unruly', [first, {**first, 'validation': elsewhere}], 'stage `stage_02`: the datasets mix 2 levels'),
+        (
+            'unruly',
+            [first, first, {**first, 'validation': sodium}],
+            'stage `stage_03`: the validation dataset holds Na',
+        ),
+        ('mace', [tested, tested, {**tested, 'settings': {'batch_size': 50}}], 'stage_03`.*only 4 training frames'),
+        ('mace', [tested, first], 'stage `stage_02`: MACE chooses the best epoch'),
+        ('mace', [tested, replaying], 'stage `stage_02`: the replayed frames are of another level of theory'),
+        ('mace', [tested, tested, {**replaying, 'replay': mixed}], 'stage `stage_03`: the replayed frames are of'),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            run(stages, architecture, **({'settings': {'batch_size': 2}} if architecture == 'mace' else {}))
+
+
+def test_what_a_multihead_stage_has_learned_may_be_replayed_by_the_next(make_frames, sets):
+    """The potential of the second stage knows the levels of both, so that frames of the first can be replayed."""
+    other = DatasetData.from_frames(make_frames(2, seed=8), {'labeller': 'test', 'functional': 'other'}).store()
+    first = parent_to_be('scratch', sets[0], None)
+    second = parent_to_be('multihead', other, first)
+    assert second.fingerprints == {sets[0].level.fingerprint, other.level.fingerprint}
+    assert parent_to_be('naive', other, second).fingerprints == {other.level.fingerprint}
+    assert second.facts.elements == ('Cs', 'I', 'Pb')
 
 
 def test_a_later_stage_from_scratch_takes_no_parent(run, sets):

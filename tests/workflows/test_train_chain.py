@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiida import orm
 from aiida.engine import run_get_node
+from aiida.manage.caching import enable_caching
 from plumpy.process_states import Kill
 
 from aiida_perovmlip.calculations.train import TrainCalculation
@@ -188,6 +189,64 @@ def test_a_repair_that_spoils_the_settings_is_said(train):
     _, node = train(settings={'way': 'careless', 'fits': 1})
     assert node.exit_status == 210
     assert 'at least 1' in node.exit_message
+
+
+def test_a_chain_that_cannot_submit_its_next_leg_leaves_what_it_has(train):
+    outputs, node = train(settings={'way': 'careless', 'batch_size': 2, 'fits': 1, 'at': 3})
+    assert node.exit_status == 210
+    assert [leg['exit_status'] for leg in outputs['results']['legs']] == [410]
+    assert outputs['curve'].get_array('step').tolist() == [1, 2]
+    assert outputs['remote_folder'].uuid == node.called[0].outputs.remote_folder.uuid
+
+
+def test_what_an_earlier_leg_has_left_stays_where_the_last_left_nothing(train, monkeypatch):
+    prepare = TrainCalculation.prepare_for_submission
+
+    def fail(self, folder):
+        if 'restart' in self.inputs:
+            raise OSError('the disk is full')
+        return prepare(self, folder)
+
+    monkeypatch.setattr(TrainCalculation, 'prepare_for_submission', fail)
+    outputs, node = train(settings={'way': 'die once', 'at': 3, 'steps': 4})
+    assert node.exit_status == 301
+    first = min(child.pk for child in node.called if isinstance(child, orm.CalcJobNode))
+    assert outputs['remote_folder'].uuid == orm.load_node(first).outputs.remote_folder.uuid
+    assert outputs['curve'].get_array('step').tolist() == [1, 2]
+
+
+def test_a_failure_that_nobody_knows_goes_on_from_the_newest_state_where_another_leg_is_wanted(train):
+    outputs, node = train(settings={'way': 'raise', 'steps': 3}, on_unhandled_failure=orm.Str('restart_once'))
+    assert node.exit_status == 402
+    first, second = sorted((job for job in node.called if isinstance(job, orm.CalcJobNode)), key=lambda job: job.pk)
+    assert 'restart' not in first.inputs
+    assert second.inputs.restart.uuid == first.outputs.remote_folder.uuid
+    assert [leg['resumed'] for leg in outputs['results']['legs']] == [False, True]
+    assert 'goes on from step 3' in report_of(node)
+
+
+def files_of(job: orm.CalcJobNode) -> list[str]:
+    return orm.load_node(job.pk).outputs.remote_folder.listdir()
+
+
+def test_folders_are_cleaned_where_the_potential_is_made_and_kept_where_somebody_may_go_on(train):
+    _, node = train(settings={'steps': 2}, clean_workdir=orm.Bool(True))
+    assert node.is_finished_ok
+    assert next(job for job in node.called if isinstance(job, orm.CalcJobNode)).outputs.remote_folder.is_empty
+    _, node = train(settings={'way': 'raise', 'steps': 2}, clean_workdir=orm.Bool(True))
+    assert node.exit_status == 402
+    assert 'checkpoint' in files_of(next(job for job in node.called if isinstance(job, orm.CalcJobNode)))
+    assert 'the training can go on from these' in report_of(node)
+
+
+def test_the_folder_of_a_leg_that_came_from_the_cache_is_left_to_the_job_that_ran(train):
+    training = {'settings': {'steps': 2, 'rate': 0.07}}
+    _, ran = train(**training)
+    with enable_caching(identifier='aiida.calculations:perovmlip.train'):
+        _, node = train(**training, clean_workdir=orm.Bool(True))
+    job, clone = (next(job for job in each.called if isinstance(job, orm.CalcJobNode)) for each in (ran, node))
+    assert clone.base.caching.is_created_from_cache
+    assert 'checkpoint' in files_of(job)
 
 
 def test_no_more_legs_are_run_than_allowed(train):

@@ -42,14 +42,15 @@ def choose_farthest(
 
     :param points: (n, d), which may lie in a file that numpy maps: each of the `count` passes reads it once.
     :param seed: of the lot that the first point is drawn by; without effect where points are `known`.
-    :param known: (m, d) points that count as chosen already.
+    :param known: (m, d) points that count as chosen already, which may lie in such a file too.
     :param rows: how many points are in memory at a time.
     """
     _check(points, count)
     n = len(points)
     square = np.full(n, np.inf)
-    if known is not None and len(np.asarray(known)):
-        _come_nearer_to_all(square, points, np.asarray(known, dtype=np.float64), rows)
+    had = np.asanyarray(known) if known is not None else points[:0]
+    if len(had):
+        _come_nearer_to_all(square, points, had, rows)
         position = int(np.argmax(square))
     else:
         position = int(np.random.Generator(np.random.PCG64(seed)).integers(n))
@@ -71,20 +72,21 @@ def _come_nearer(square: NDArray[np.float64], points: NDArray[Any], chosen: NDAr
         np.minimum(square[part], np.einsum('ij,ij->i', step, step), out=square[part])
 
 
-def _come_nearer_to_all(
-    square: NDArray[np.float64], points: NDArray[Any], known: NDArray[np.float64], rows: int
-) -> None:
-    """Lower the squared distances (n,) to those of many chosen points (m, d)."""
+def _come_nearer_to_all(square: NDArray[np.float64], points: NDArray[Any], known: NDArray[Any], rows: int) -> None:
+    """Lower the squared distances (n,) to those of many chosen points (m, d), some of each at a time."""
     from scipy.spatial import KDTree
 
     if known.shape[1:] != points.shape[1:]:
         raise ValueError(f'the known points have {known.shape[1:]} components, the others {points.shape[1:]}.')
-    if not np.isfinite(known).all():
-        raise ValueError('some of the known points are not finite.')
-    tree = KDTree(known)
-    for start in range(0, len(points), rows):
-        part = slice(start, start + rows)
-        square[part] = tree.query(np.asarray(points[part], dtype=np.float64))[0] ** 2
+    for first in range(0, len(known), rows):
+        some = np.asarray(known[first : first + rows], dtype=np.float64)
+        if not np.isfinite(some).all():
+            raise ValueError('some of the known points are not finite.')
+        tree = KDTree(some)
+        for start in range(0, len(points), rows):
+            part = slice(start, start + rows)
+            nearest = tree.query(np.asarray(points[part], dtype=np.float64))[0] ** 2
+            np.minimum(square[part], nearest, out=square[part])
 
 
 def _check(points: NDArray[Any], count: int) -> None:

@@ -27,13 +27,18 @@ def read_progress(node: Any) -> dict[str, Any] | None:
     return states[-1] if states else None
 
 
-def read_last_states(node: Any) -> list[dict[str, Any]]:
-    """Return the last states that a running job reported, oldest first; works on any computer."""
+def read_last_states(node: Any, transport: Any = None) -> list[dict[str, Any]]:
+    """Return the last states that a running job reported, oldest first; works on any computer.
+
+    :param transport: a connection to its computer that is open already; None opens one.
+    """
+    if transport is None:
+        with node.computer.get_transport() as opened:
+            return read_last_states(node, opened)
     folder = node.get_remote_workdir()
     if folder is None:
         return []
-    with node.computer.get_transport() as transport:
-        _, text, _ = transport.exec_command_wait(f'tail -c {TAIL} {shlex.quote(f"{folder}/{PROGRESS}")}')
+    _, text, _ = transport.exec_command_wait(f'tail -c {TAIL} {shlex.quote(f"{folder}/{PROGRESS}")}')
     return parse_states(text)
 
 

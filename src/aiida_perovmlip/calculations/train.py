@@ -15,13 +15,12 @@ from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
-from aiida_perovmlip.calculations.progress import retrieved_states
+from aiida_perovmlip.calculations.feasibility import Parent, has_level_of_parent, problem_of_training, strategy_of
+from aiida_perovmlip.calculations.progress import is_number, retrieved_states
 from aiida_perovmlip.compute import checkpoint, registry
-from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, common_problem, missing_elements
 from aiida_perovmlip.compute.children import COMMAND
 from aiida_perovmlip.compute.contract import Response, Status, number_of
 from aiida_perovmlip.compute.level import Level
-from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.tasks.train import CURVE, POTENTIAL
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
@@ -101,7 +100,7 @@ class TrainCalculation(ComputeCalculation):
         if cls.architecture and name != cls.architecture:
             return f'this class trains `{cls.architecture}`; use TrainCalculation for `{name}`.'
         settings = inputs['settings'].get_dict()
-        return check_plugin('architectures', name, settings) or _check_data(name, settings, inputs)
+        return check_plugin('architectures', name, settings) or _problem_of(name, settings, inputs)
 
     def _build_process_label(self) -> str:
         """Return a label that says what is trained."""
@@ -112,11 +111,13 @@ class TrainCalculation(ComputeCalculation):
         return {'architecture': registry.reference('architectures', self.inputs.architecture.value)}
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the architecture, the strategy, and whether there is an earlier run."""
+        """Return the settings of the architecture, the strategy, and what else only the nodes tell."""
+        parent = Parent.of(self.inputs.parent) if 'parent' in self.inputs else None
         return {
             self.inputs.architecture.value: self.inputs.settings.get_dict(),
             'strategy': strategy_of(self.inputs),
             'restart': 'restart' in self.inputs,
+            'has_level_of_parent': has_level_of_parent(self.inputs.training, parent),
         }
 
     def folders(self) -> dict[str, Any]:
@@ -147,7 +148,7 @@ class TrainCalculation(ComputeCalculation):
         if (folder / CURVE).is_file():
             curve = json.loads((folder / CURVE).read_text())
         else:  # it was killed, or failed by a fault; what it had reported is there
-            curve = [_step(state) for state in retrieved_states(node) if 'step' in state]
+            curve = reported_curve(retrieved_states(node))
         if curve:
             yield 'curve', _curve(curve)
 
@@ -170,100 +171,16 @@ class TrainNepCalculation(TrainCalculation):
     architecture = 'nep'
 
 
-def strategy_of(inputs: Any) -> str:
-    """Return the strategy that was asked for, or that follows from what was given."""
-    if 'strategy' in inputs:
-        return str(inputs['strategy'].value)
-    return 'naive' if 'parent' in inputs else 'scratch'
-
-
-def _check_data(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
-    """Return a sentence where the architecture cannot be trained on these datasets."""
-    training: DatasetData = inputs['training']
-    validation: DatasetData | None = inputs.get('validation', None)
-    for dataset, what in ((training, 'training'), (validation, 'validation')):
-        missing = sorted({'energy', 'forces'} - set(dataset.labels)) if dataset is not None else []
-        if missing:
-            return f'the {what} dataset has no {" and no ".join(missing)}; label it first.'
-    fingerprints = {level.fingerprint for level in training.levels.values()}
-    if validation is not None:
-        fingerprints |= {level.fingerprint for level in validation.levels.values()}
-        unseen = missing_elements(validation.elements, training.elements)
-        if unseen:
-            return f'the validation dataset holds {", ".join(unseen)}, which the training dataset does not.'
-    strategy = strategy_of(inputs)
-    architecture: Architecture = registry.load('architectures', name)()
-    if len(fingerprints) > 1 and not architecture.has_heads(strategy):
-        heads = ', '.join(training.levels)
-        return (
-            f'the datasets mix {len(fingerprints)} levels of theory (heads {heads}), and a potential of `{name}` by '
-            f'the strategy `{strategy}` has one. Take one of them: `dataset.select_head(…)`.'
-        )
-    problem = _problem_of_levels(training, validation) or _problem_of_replay(architecture, settings, inputs)
-    if problem:
-        return problem
+def _problem_of(name: str, settings: dict[str, Any], inputs: Any) -> str | None:
+    """Return a sentence where the architecture cannot be trained on these nodes."""
     if 'restart' in inputs and 'code' in inputs and inputs['restart'].computer.uuid != inputs['code'].computer.uuid:
         here, there = inputs['code'].computer.label, inputs['restart'].computer.label
         return f'the earlier run lies on `{there}`, but the code is on `{here}`; a run is taken up where it was.'
     parent: PotentialData | None = inputs.get('parent', None)
     if parent is not None and parent.architecture != name:
         return f'the parent is a potential of `{parent.architecture}`, not of `{name}`.'
-    plan = Plan(
-        strategy=strategy,
-        settings=read_settings(architecture.Settings, settings),
-        training=training.frames,
-        validation=validation.frames if validation is not None else None,
-        replay=inputs['replay'].frames if 'replay' in inputs else None,
-        known=None if parent is None else facts_of(parent),
-    )
-    return common_problem(architecture, plan)
-
-
-def _problem_of_levels(training: DatasetData, validation: DatasetData | None) -> str | None:
-    """Return a sentence where validation frames are of a level, or under a name of it, that is not trained."""
-    known = training.levels
-    for head, level in (validation.levels if validation is not None else {}).items():
-        if len(known) > 1 and (head not in known or known[head].fingerprint != level.fingerprint):
-            return (
-                f'the validation dataset has the head `{head}`, which the training dataset does not have at this level '
-                f'of theory; it has {", ".join(known)}.'
-            )
-        if level.fingerprint not in {each.fingerprint for each in known.values()}:
-            return f'the validation dataset is of a level of theory (head `{head}`) that the training dataset has not.'
-    return None
-
-
-def _problem_of_replay(architecture: Architecture, settings: dict[str, Any], inputs: Any) -> str | None:
-    """Return a sentence where the labels of replayed frames cannot be learned as those of the parent's level."""
-    replay: DatasetData | None = inputs.get('replay', None)
-    if replay is None or not architecture.learns_from_replay(read_settings(architecture.Settings, settings)):
-        return None
-    missing = sorted({'energy', 'forces'} - set(replay.labels))
-    if missing:
-        return (
-            f'the replay dataset has no {" and no ".join(missing)}; label it first, or let the parent say what it is.'
-        )
-    theirs = {level.fingerprint for level in replay.levels.values()}
-    parent: PotentialData | None = inputs.get('parent', None)
-    known = {level.fingerprint for level in parent.levels.values()} if parent is not None else set()
-    if len(theirs) > 1 or (known and not theirs <= known):
-        return (
-            'the replayed frames are of another level of theory than the parent, whose knowledge they are to keep; '
-            'take frames of its level, or let the parent label them.'
-        )
-    return None
-
-
-def facts_of(potential: PotentialData) -> PotentialFacts:
-    """Return what is known of a potential without opening its files."""
-    attributes = potential.base.attributes
-    return PotentialFacts(
-        elements=tuple(potential.elements),
-        cutoff=potential.cutoff,
-        heads=tuple(potential.heads),
-        dtype=attributes.get('dtype'),
-        n_parameters=attributes.get('n_parameters'),
-    )
+    known = None if parent is None else Parent.of(parent)
+    return problem_of_training(name, settings, inputs, strategy_of(inputs), known)
 
 
 def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:
@@ -277,6 +194,22 @@ def _curve(steps: list[dict[str, Any]]) -> orm.ArrayData:
         for name in names
     }
     return orm.ArrayData(columns)
+
+
+def reported_curve(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the curve that reported states tell of.
+
+    Where a scheduler has put the job back into its queue, it went on from its last state, in the same folder: steps
+    that were done once more count once.
+    """
+    steps: list[dict[str, Any]] = []
+    for state in states:
+        if 'step' not in state:
+            continue
+        while steps and is_number(state['step']) and steps[-1]['step'] >= state['step']:
+            steps.pop()
+        steps.append(_step(state))
+    return steps
 
 
 def _step(state: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def compare(
 ) -> None:
     """Compare potentials, given by PK or UUID (all if none is), on the test sets that they were evaluated on.
 
-    The newest evaluation of each potential on each test set counts.
+    The newest evaluation of each potential on each test set counts. The exit code is 0, and 1 where something that was
+    named does not exist or where the links between trainings are damaged.
     """
     from aiida_perovmlip.installation.profile import load_profile
 
@@ -51,7 +52,10 @@ def compare(
     test_sets = [_identifier(text) for text in datasets] or None
     if forgetting is not None:
         _refuse_strangers('potential', [forgetting], name)
-        stages, records = forgetting_records(_identifier(forgetting), test_sets)
+        try:
+            stages, records = forgetting_records(_identifier(forgetting), test_sets)
+        except ValueError as damaged:
+            raise click.ClickException(str(damaged)) from damaged
     else:
         _refuse_strangers('potential', potentials, name)
         chosen = [_identifier(text) for text in potentials] or None
@@ -118,17 +122,16 @@ def _table(records: Sequence[Record], quantity: str, error: str) -> str:
 def _matrix(stages: Sequence[Record], records: Sequence[Record], quantity: str, error: str) -> str:
     """Return a line for each stage of a lineage and a column for each test set, in meV."""
     from aiida_perovmlip.launch import table
-    from aiida_perovmlip.query.compare import cell_value
+    from aiida_perovmlip.query.compare import forgetting_cells
 
-    cells = {(record['potential'], _test_set(record)): cell_value(record, quantity, error) for record in records}
-    columns = list(dict.fromkeys(column for _, column in cells))
+    columns, found = forgetting_cells(list(map(dict, stages)), list(map(dict, records)), quantity, error)
     rows = [
         (
             _name(stage, 'potential'),
             stage['strategy'] or ('imported' if stage['training'] is None else '–'),
-            *(_number(cells.get((stage['potential'], column)), 1e3) for column in columns),
+            *(_number(value, 1e3) for value in values),
         )
-        for stage in stages
+        for stage, values in zip(stages, found, strict=True)
     ]
     text = f'{quantity} {error.upper()} in {_unit(quantity)} of each stage, the oldest first, on each test set\n\n'
     return text + table(('potential', 'strategy', *columns), rows)

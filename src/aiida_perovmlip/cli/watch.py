@@ -29,7 +29,8 @@ def watch(
     """Show the progress of PROCESS, a job or a chain, given by its PK or UUID.
 
     Of a chain the jobs that run below it are shown. The exit code is 0 where the process finished well, 1 where it
-    failed, and 3 where it is still at work (only with --once).
+    failed, and 3 where it is still at work (only with --once), also where its computer cannot be asked just now:
+    then the reason is told, and the next look tries again.
     """
     from aiida_perovmlip.installation.profile import load_profile
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def compare_query(
         PotentialData,
         tag='potential',
         filters=among(potentials),
-        project=['id', 'uuid', 'label', 'attributes.architecture', 'attributes.heads'],
+        project=['id', 'uuid', 'label', 'attributes.architecture', 'attributes.heads', 'attributes.content_hash'],
     )
     query.append(
         orm.CalcJobNode,
@@ -65,7 +66,7 @@ def compare_query(
         with_incoming='potential',
         edge_filters={'label': 'potential'},
         filters={'process_type': EVALUATE, 'attributes.exit_status': {'in': list(EXIT_CODES)}},
-        project=['id', 'uuid', 'ctime'],
+        project=['id', 'uuid', 'ctime', 'extras._aiida_cached_from'],
     )
     query.append(
         DatasetData,
@@ -73,7 +74,7 @@ def compare_query(
         with_outgoing='evaluation',
         edge_filters={'label': 'dataset'},
         filters=_of_content(datasets),
-        project=['id', 'uuid', 'label', 'attributes.content_hash', 'attributes.n_frames'],
+        project=['id', 'uuid', 'label', 'attributes.content_hash', 'attributes.n_frames', 'attributes.levels'],
     )
     query.append(
         orm.Dict,
@@ -91,13 +92,16 @@ def compare_records(
     """Return a record for each potential, test set and head, as plain values; see `compare`."""
     seen: set[tuple[Any, ...]] = set()
     names: dict[str, tuple[int, str]] = {}
+    rows = compare_query(potentials, datasets).all()
+    evaluations = {row[7] for row in rows}
     records = []
-    for row in compare_query(potentials, datasets).iterall():
+    for row in rows:
+        is_copy = row[9] in evaluations  # made by caching, of one that is here itself
         for record in _records_of(row):
             key = (record['potential'], record['content'], record['head'])
-            if not (newest and key in seen):
+            if not (is_copy or (newest and key in seen)):
                 records.append(record)
-            seen.add(key)
+                seen.add(key)
             known = names.get(record['content'], (record['dataset'], ''))
             # Of datasets with the same content the oldest gives the number, and the oldest that has a label the name.
             names[record['content']] = (min(known[0], record['dataset']), record['dataset_label'] or known[1])
@@ -111,7 +115,8 @@ def compare(
 ) -> DataFrame:
     """Return the errors of potentials on the test sets that they were evaluated on, in one pandas table.
 
-    A row is a potential, a test set and a head. Test sets of the same content count as one, under the smallest PK. A
+    A row is a potential, a test set and a head. Test sets of the same content count as one, under the smallest PK, and
+    an evaluation that caching has copied counts once. A
     row whose predictions are not finite has `not_finite` as its `state`, and NaN for the errors of the quantities that
     `not_finite` names. Of an evaluation with several heads, frames and state are those of the head.
 
@@ -130,7 +135,7 @@ def compare(
 
 def columns_of() -> list[str]:
     """Return the names of the columns of a record."""
-    return list(_record_of((None,) * 14, {}, '', {}))
+    return list(_record_of((None,) * 16, {}, '', {}))
 
 
 def headings(columns: Sequence[str]) -> dict[str, str]:
@@ -154,7 +159,8 @@ def forgetting_matrix(
 ) -> DataFrame:
     """Return what each stage of a potential's lineage knows of each test set: a row a stage, a column a test set.
 
-    A column whose errors grow downwards is forgotten. Infinity is what was evaluated and met predictions that are not
+    A test set with labels of several levels of theory has a column for each level. A column whose errors grow
+    downwards is forgotten. Infinity is what was evaluated and met predictions that are not
     finite; NaN is what nobody evaluated, or what has no label. The unit is in `attrs['unit']`.
 
     :param potential: the last stage, as node, PK or UUID.
@@ -166,17 +172,49 @@ def forgetting_matrix(
 
     error_name(quantity, error)
     stages, records = forgetting_records(potential, datasets)
-    cells = {(record['potential'], column_name(record)): cell_value(record, quantity, error) for record in records}
-    columns = list(dict.fromkeys(column for _, column in cells))
-    pks = [stage['potential'] for stage in stages]
+    columns, rows = forgetting_cells(stages, records, quantity, error)
     table = pandas.DataFrame(
-        [[cells.get((pk, column)) for column in columns] for pk in pks],
-        index=pandas.Index(pks, name='potential'),
+        rows,
+        index=pandas.Index([stage['potential'] for stage in stages], name='potential'),
         columns=pandas.Index(columns, name='test set'),
         dtype=float,
     )
     table.attrs |= {'quantity': quantity, 'error': error, 'unit': UNITS[quantity]}
     return table
+
+
+def forgetting_cells(
+    stages: Sequence[Record], records: Sequence[Record], quantity: str, error: str
+) -> tuple[list[str], list[list[float | None]]]:
+    """Return the names of the columns of a forgetting matrix, and a row of errors for each stage."""
+    columns = level_columns(records)
+    cells = {
+        (record['potential_content'], column): cell_value(record, quantity, error)
+        for record, column in zip(records, columns, strict=True)
+    }
+    names = list(dict.fromkeys(columns))
+    return names, [[cells.get((stage['potential_content'], name)) for name in names] for stage in stages]
+
+
+def level_columns(records: Sequence[Record]) -> list[str]:
+    """Return what to call the test set and the level of theory of each record, whatever its head is called.
+
+    One level may be a head of one name in one stage and of another in the next. The level is said where a test set has
+    several, and the head where one potential predicts one level by several.
+    """
+    levels: dict[Any, set[str]] = {}
+    for record in records:
+        levels.setdefault(record['content'], set()).add(record['level'])
+    names = [
+        f'{_dataset_name(record)} {record["level"]}'.rstrip() if len(levels[record['content']]) > 1
+        else _dataset_name(record)
+        for record in records
+    ]  # fmt: skip
+    count = Counter((record['potential_content'], name) for record, name in zip(records, names, strict=True))
+    crowded = {name for (_, name), n in count.items() if n > 1}
+    return [
+        f'{name} {record["head"]}' if name in crowded else name for record, name in zip(records, names, strict=True)
+    ]
 
 
 def error_name(quantity: str, error: str) -> str:
@@ -197,8 +235,12 @@ def cell_value(record: Mapping[str, Any], quantity: str, error: str) -> float | 
 
 def column_name(record: Mapping[str, Any]) -> str:
     """Return what to call a test set and a head in one word."""
-    name = f'{record["dataset_label"]} ({record["dataset"]})' if record['dataset_label'] else str(record['dataset'])
+    name = _dataset_name(record)
     return name if record['head'] in ('default', 'Default') else f'{name} {record["head"]}'
+
+
+def _dataset_name(record: Mapping[str, Any]) -> str:
+    return f'{record["dataset_label"]} ({record["dataset"]})' if record['dataset_label'] else str(record['dataset'])
 
 
 def _records_of(row: Sequence[Any]) -> list[Record]:
@@ -213,7 +255,7 @@ def _records_of(row: Sequence[Any]) -> list[Record]:
         ]
     heads = row[4] or []
     head = metrics.get('head') or next(iter(per_head), heads[0] if len(heads) == 1 else '')
-    return [_record_of(row, metrics, head, {**metrics, 'n_frames': row[12]})]
+    return [_record_of(row, metrics, head, {**metrics, 'n_frames': row[14]})]
 
 
 def _frames_and_state(errors: Mapping[str, Any]) -> Record:
@@ -234,10 +276,11 @@ def _record_of(row: Sequence[Any], metrics: Mapping[str, Any], head: str, errors
         'potential': row[0],
         'potential_label': row[2],
         'architecture': row[3],
-        'dataset': row[8],
-        'dataset_label': row[10],
+        'dataset': row[10],
+        'dataset_label': row[12],
         'n_frames': errors.get('n_frames'),
         'head': head,
+        'level': _level_of(row[15] or {}, head),
         **{f'{quantity}_{error}': (errors.get(quantity) or {}).get(error) for quantity in UNITS for error in ERRORS},
         'state': errors.get('state'),
         'not_finite': ' '.join(_not_finite(errors)),
@@ -245,11 +288,21 @@ def _record_of(row: Sequence[Any], metrics: Mapping[str, Any], head: str, errors
         'speed': metrics.get('microseconds_per_atom'),
         'peak_memory': metrics.get('peak_memory_mb'),
         'device': metrics.get('device'),
-        'evaluation': row[5],
-        'evaluated': row[7].isoformat(timespec='seconds') if row[7] else None,
+        'evaluation': row[6],
+        'evaluated': row[8].isoformat(timespec='seconds') if row[8] else None,
         'potential_uuid': row[1],
-        'content': row[11],
+        'potential_content': row[5],
+        'content': row[13],
     }
+
+
+def _level_of(levels: Mapping[str, Any], head: str) -> str:
+    """Return the level of theory of the labels that a head was compared with, in words; nothing where none is known."""
+    from aiida_perovmlip.compute.level import Level
+
+    named = {name.replace('.', '_'): level for name, level in levels.items()}
+    found = next(iter(levels.values())) if len(levels) == 1 else named.get(head.replace('.', '_'))
+    return str(Level.from_dict(found)) if found else ''
 
 
 def among(nodes: Iterable[Any] | None) -> dict[str, Any]:

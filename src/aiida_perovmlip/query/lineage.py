@@ -22,7 +22,7 @@ def trainings_query(potential: Any) -> QueryBuilder:
 
     `lineage` asks it of one stage after the other. A query over all ancestors counts the ways that lead to each of
     them, and a training of several legs, of which each has its `parent` and its `restart`, multiplies these. Tags:
-    `focus`, `training`, `results`.
+    `focus`, `training`, `results`; a training without results, as where these were deleted, is no row.
     """
     from aiida import orm
 
@@ -56,7 +56,7 @@ def inputs_query(potential: Any) -> QueryBuilder:
         with_outgoing='focus',
         edge_filters={'label': 'potential'},
         filters={'process_type': {'like': TRAIN}},
-        project='id',
+        project=['id', 'ctime'],
     )
     query.append(
         orm.Data,
@@ -64,7 +64,14 @@ def inputs_query(potential: Any) -> QueryBuilder:
         with_outgoing='training',
         edge_filters={'label': {'in': ['parent', 'training', 'replay']}},
         edge_project='label',
-        project=['id', 'uuid', 'label', 'attributes.architecture', 'attributes.n_frames'],
+        project=[
+            'id',
+            'uuid',
+            'label',
+            'attributes.architecture',
+            'attributes.content_hash',
+            'attributes.n_frames',
+        ],
     )
     return query
 
@@ -83,8 +90,7 @@ def lineage_records(potential: Any) -> list[Record]:
                 f'{", ".join(str(stage["training"]) for stage in stages.values())} are damaged: restore the profile '
                 f'from a backup.'
             )
-        training = trainings_query(node[0]).first()
-        had = _inputs_of(node[0]) if training else {}
+        training, had = _training_of(node[0])
         stages[node[0]] = _stage(node, training, had)
         node = had.get('parent', [])
     return [{'stage': stage, **record} for stage, record in enumerate(reversed(stages.values()))]
@@ -102,12 +108,19 @@ def lineage(potential: Any) -> DataFrame:
     return pandas.DataFrame(lineage_records(potential)).set_index('stage')
 
 
-def _inputs_of(potential: int) -> dict[str, list[Any]]:
-    """Return what the training of a potential had, by the labels of the links."""
-    return {label: given for _, *given, label in inputs_query(potential).all()}
+def _training_of(potential: int) -> tuple[list[Any] | None, dict[str, list[Any]]]:
+    """Return PK, time and strategy of the training that made a potential, and what it had by the labels of the links.
+
+    None and nothing where it was imported; a training is one by its links, also where its results are not there.
+    """
+    rows = inputs_query(potential).all()
+    if not rows:
+        return None, {}
+    told = trainings_query(potential).first()
+    return [*rows[0][:2], told[3] if told else None], {label: given for _, _, *given, label in rows}
 
 
-def _stage(node: list[Any], training: Any, had: dict[str, list[Any]]) -> Record:
+def _stage(node: list[Any], training: list[Any] | None, had: dict[str, list[Any]]) -> Record:
     """Return the record of one stage."""
     frames, replay = had.get('training'), had.get('replay')
     return {
@@ -115,14 +128,15 @@ def _stage(node: list[Any], training: Any, had: dict[str, list[Any]]) -> Record:
         'potential_label': node[2],
         'architecture': node[3],
         'training': training[0] if training is not None else None,
-        'strategy': training[3] if training is not None else None,
+        'strategy': training[2] if training is not None else None,
         'trained': training[1].isoformat(timespec='seconds') if training is not None else None,
         'dataset': frames[0] if frames else None,
         'dataset_label': frames[2] if frames else None,
-        'n_frames': frames[4] if frames else None,
+        'n_frames': frames[5] if frames else None,
         'replay': replay[0] if replay else None,
-        'n_replay': replay[4] if replay else None,
+        'n_replay': replay[5] if replay else None,
         'potential_uuid': node[1],
+        'potential_content': node[4],
     }
 
 
@@ -141,7 +155,7 @@ def _focus(potential: Any) -> list[Any]:
 
     from aiida_perovmlip.data.potential import PotentialData
 
-    project = ['id', 'uuid', 'label', 'attributes.architecture']
+    project = ['id', 'uuid', 'label', 'attributes.architecture', 'attributes.content_hash']
     found = orm.QueryBuilder().append(PotentialData, filters=_is(potential), project=project).first()
     if found is None:
         raise ValueError(f'there is no potential {getattr(potential, "pk", potential)} in this profile.')

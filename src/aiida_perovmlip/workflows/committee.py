@@ -7,6 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
+from aiida.common.links import LinkType
 from aiida.engine import ExitCode, ProcessSpec, while_
 
 from aiida_perovmlip.calculations.functions.dataset import split_dataset
@@ -72,7 +73,12 @@ class CommitteeWorkChain(PoolWorkChain):
             **to_node,
         )
         spec.inputs.validator = _validate
-        spec.outline(cls.draw, while_(cls.has_work)(cls.take_stock, cls.launch), cls.collect)
+        spec.outline(
+            cls.setup,
+            while_(cls.is_without_frames)(cls.draw),
+            while_(cls.has_work)(cls.take_stock, cls.launch),
+            cls.collect,
+        )
         spec.output_namespace(
             'potentials', valid_type=PotentialData, dynamic=True, help='The potential of each member that was made.'
         )
@@ -120,17 +126,26 @@ class CommitteeWorkChain(PoolWorkChain):
 
     # ------------------------------------------------------------------ the steps
 
-    def draw(self) -> None:
-        """Give each member its seed and its frames."""
+    def setup(self) -> None:
+        """Give each member its number and its seed."""
         first, self.ctx.members = self.inputs.seed.value, {}
+        frames: dict[str, int] | None = {} if self.inputs.by.value == 'seed' else None
         for number in range(self.inputs.n_members.value):
             member = {'seed': first + number, 'state': 'waiting', 'pk': None, 'uuid': None, 'reason': None}
-            try:
-                member['frames'] = self._draw(first + number)
-            except ValueError as error:
-                member |= {'frames': {}, 'state': 'failed', 'reason': f'Its frames could not be drawn: {error}'}
-            self.ctx.members[f'member_{number + 1:02d}'] = member
+            self.ctx.members[f'member_{number + 1:02d}'] = {**member, 'number': number, 'frames': frames}
         self.report(f'{len(self.ctx.members)} members, {self.inputs.max_concurrent.value} at a time.')
+
+    def is_without_frames(self) -> bool:
+        """Whether the frames of a member are not drawn yet."""
+        return any(member['frames'] is None for member in self.ctx.members.values())
+
+    def draw(self) -> None:
+        """Draw the frames of one member: each is a step, so that a daemon that is killed repeats one at most."""
+        name, member = next((name, each) for name, each in self.ctx.members.items() if each['frames'] is None)
+        try:
+            member['frames'] = self._draw(name, member)
+        except ValueError as error:
+            member |= {'frames': {}, 'state': 'failed', 'reason': f'Its frames could not be drawn: {error}'}
 
     def has_work(self) -> bool:
         """Whether there is something to start or to wait for."""
@@ -190,17 +205,26 @@ class CommitteeWorkChain(PoolWorkChain):
 
     # ------------------------------------------------------------------ what the steps are made of
 
-    def _draw(self, seed: int) -> dict[str, int]:
-        """Return the PK of the datasets of a member that are its own."""
-        by, dataset = self.inputs.by.value, self.inputs.training
-        if by == 'seed':
-            return {}
-        if by == 'bootstrap':
-            return {'training': draw_bootstrap(dataset, orm.Int(seed)).pk}
+    def _draw(self, name: str, member: Mapping[str, Any]) -> dict[str, int]:
+        """Return the PK of the datasets of a member that are its own; those that were drawn already are found."""
+        label = f'frames_of_{name}'
+        drawn = self._started(label)
+        if drawn is None or not drawn.is_finished_ok:
+            self._draw_anew(member, {'call_link_label': label})
+            drawn = self._started(label)
+        assert drawn is not None
+        found = {each.link_label: each.node.pk for each in drawn.base.links.get_outgoing(link_type=LinkType.CREATE)}
+        return {'training': found['result']} if 'result' in found else found
+
+    def _draw_anew(self, member: Mapping[str, Any], metadata: dict[str, str]) -> None:
+        """Draw the frames of a member, which depend on the seed of the committee and its number alone."""
+        dataset, seed = self.inputs.training, self.inputs.seed
+        if self.inputs.by.value == 'bootstrap':
+            draw_bootstrap(dataset, seed, orm.Int(member['number']), metadata=metadata)
+            return
         kept = self.inputs.validation_fraction.value
         parts = orm.Dict({'training': 1 - kept, 'validation': kept})
-        found = split_dataset(dataset, parts, orm.Str('random'), orm.Int(seed))
-        return {name: node.pk for name, node in found.items()}
+        split_dataset(dataset, parts, orm.Str('random'), orm.Int(member['seed']), metadata=metadata)
 
     def _start(self, name: str, member: dict[str, Any]) -> None:
         """Start the training of a member."""

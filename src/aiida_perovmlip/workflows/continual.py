@@ -10,11 +10,10 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessSpec, while_
 
+from aiida_perovmlip.calculations.base import check_plugin
+from aiida_perovmlip.calculations.feasibility import Parent, parent_to_be, problem_of_training, strategy_of
 from aiida_perovmlip.calculations.functions.training import list_stages
-from aiida_perovmlip.calculations.train import strategy_of
-from aiida_perovmlip.compute import registry
-from aiida_perovmlip.compute.architecture import STRATEGIES, missing_elements
-from aiida_perovmlip.compute.settings import SettingsError, read_settings
+from aiida_perovmlip.compute.architecture import missing_elements
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.workflows.pool import PoolWorkChain
@@ -164,7 +163,7 @@ class ContinualWorkChain(PoolWorkChain):
             parent = orm.load_node(self.ctx.done[-1]).outputs.potential
         else:
             parent = self.inputs.get('parent', None)
-        if parent is not None and strategy_of({'parent': parent, **self.inputs.stages[name]}) != 'scratch':
+        if parent is not None and _strategy(self.inputs.stages[name], parent) != 'scratch':
             builder.parent = parent
         return builder
 
@@ -195,17 +194,21 @@ def _validate(inputs: Mapping[str, Any], _: Any) -> str | None:
     stages = inputs.get('stages', {})
     if not stages:
         return 'there are no stages: `get_builder_from_protocol(…, stages=[{"training": …}, {"training": …}])`.'
-    elements: set[str] | None = set(inputs['parent'].elements) if 'parent' in inputs else None
+    parent = Parent.of(inputs['parent']) if 'parent' in inputs else None
     for number, name in enumerate(sorted(stages)):
         stage = stages[name]
         problem = _malformed(stage)
         if problem is None:
-            problem = _first(inputs, stage) if number == 0 else _later(inputs['architecture'].value, stage, elements)
+            problem = _first(inputs, stage) if number == 0 else _later(inputs['architecture'].value, stage, parent)
         if problem is not None:
             return f'stage `{name}`: {problem}'
-        scratch = strategy_of({'parent': elements, **stage} if elements is not None else stage) == 'scratch'
-        elements = set(stage['training'].elements) if scratch else elements
+        parent = parent_to_be(_strategy(stage, parent), stage['training'], parent)
     return None
+
+
+def _strategy(stage: Mapping[str, Any], parent: Any) -> str:
+    """Return the strategy of a stage."""
+    return strategy_of({'parent': parent, **stage} if parent is not None else stage)
 
 
 def _malformed(stage: Mapping[str, Any]) -> str | None:
@@ -231,30 +234,18 @@ def _first(inputs: Mapping[str, Any], stage: Mapping[str, Any]) -> str | None:
     return validate_training(whole, None)
 
 
-def _later(name: str, stage: Mapping[str, Any], elements: set[str] | None) -> str | None:
+def _later(name: str, stage: Mapping[str, Any], parent: Parent | None) -> str | None:
     """Return a sentence where a later stage cannot be trained, as far as is known before its parent is made.
 
-    :param elements: those that its parent will know at most.
+    :param parent: what the potential of the stage before will be.
     """
-    architecture, strategy = registry.load('architectures', name), strategy_of({'parent': elements, **stage})
-    if strategy not in STRATEGIES:
-        return f'there is no strategy `{strategy}`; there are {", ".join(STRATEGIES)}.'
-    if strategy not in architecture.strategies:
-        return f'{name} has no strategy `{strategy}`; it has {", ".join(architecture.strategies)}.'
-    if 'replay' in stage and strategy != 'multihead':
-        return f'the strategy `{strategy}` replays nothing: leave `replay` out, or take the strategy `multihead`.'
-    try:
-        read_settings(architecture.Settings, stage['settings'].get_dict() if 'settings' in stage else {})
-    except SettingsError as error:
-        return f'{name}: {error}'
-    for dataset in given(stage, 'training', 'validation').values():
-        missing = sorted({'energy', 'forces'} - set(dataset.labels))
-        if missing:
-            return f'a dataset has no {" and no ".join(missing)}; label it first.'
-    unknown = missing_elements(stage['training'].elements, sorted(elements or ()))
-    if unknown and strategy != 'scratch':
+    settings, strategy = stage['settings'].get_dict() if 'settings' in stage else {}, _strategy(stage, parent)
+    known = None if strategy == 'scratch' else parent
+    unknown = missing_elements(stage['training'].elements, known.facts.elements) if known is not None else []
+    if unknown and known is not None:
         return (
             f'the potential of the stages before does not know {", ".join(unknown)}; it knows '
-            f'{", ".join(sorted(elements or ()))}. Let the first parent or stage have all elements.'
+            f'{", ".join(known.facts.elements)}. Let the first parent or stage have all elements.'
         )
-    return None
+    problem = check_plugin('architectures', name, settings)
+    return problem or problem_of_training(name, settings, stage, strategy, known)

@@ -58,6 +58,10 @@ class TrainWorkChain(BaseRestartWorkChain, PoolWorkChain):
         )
         spec.inputs['max_iterations'].default = lambda: orm.Int(LEGS)
         spec.inputs['max_iterations'].help = 'Largest number of jobs (legs).'
+        spec.inputs['clean_workdir'].help = (
+            'Whether to empty the folders of the jobs once the potential is made. Those of a training that failed are '
+            'kept: it can go on from these.'
+        )
         del spec.inputs['pause_on_max_iterations']  # the number of the legs would start anew, and with it their names
         spec.inputs.validator = validate_training
         spec.outline(cls.setup, while_(cls.should_run_process)(cls.run_process, cls.inspect_process), cls.results)
@@ -67,7 +71,8 @@ class TrainWorkChain(BaseRestartWorkChain, PoolWorkChain):
             'results',
             valid_type=orm.Dict,
             required=False,
-            help='The results of the last leg, `legs` with what was done and changed in each, and the seconds of all.',
+            help='The results of the last leg that told any, `legs` with what was done and changed in each, and the '
+            'seconds of all.',
         )
         _define_exit_codes(spec)
 
@@ -127,6 +132,7 @@ class TrainWorkChain(BaseRestartWorkChain, PoolWorkChain):
         try:
             node = self.start(label, self._builder())
         except ValueError as error:  # what AiiDA raises where inputs are refused: a repair has spoiled the settings
+            self._leave()
             return self.exit_codes.ERROR_BAD_INPUT.format(message=' '.join(str(error).split()), job=label)
         considered = self.node.base.extras.get(self._considered_handlers_extra, [])
         considered += [[]] * (self.ctx.iteration - len(considered))
@@ -142,18 +148,38 @@ class TrainWorkChain(BaseRestartWorkChain, PoolWorkChain):
         self.ctx.verdict = None
         self._enter(node)
         code: ExitCode | None = super().inspect_process()
+        if code is None and node.is_failed and 'repair' not in self.ctx.legs[-1]:
+            self._repair(node, restart=True)  # no handler knows it, but `on_unhandled_failure` wants another leg
         if code is None or code.status == 0:
             return code
         code = self._final(code, node)
-        self._leave(node)
+        self._leave()
         return code
 
     def results(self) -> None:
         """Return the potential."""
-        node = self.ctx.children[-1]
         legs = len(self.ctx.legs)
         self.report(f'the potential is made, in {legs} {"leg" if legs == 1 else "legs"}.')
-        self._leave(node)
+        self._leave()
+
+    def on_terminated(self) -> None:
+        """Clean the folders of the legs where that was asked for and the potential is made.
+
+        Whoever goes on with a training that failed needs its states, and the folder of a leg that came from the cache
+        is another job's.
+        """
+        super(BaseRestartWorkChain, self).on_terminated()
+        if not self.inputs.clean_workdir.value:
+            return
+        if not self.node.is_finished_ok:
+            self.report('the folders of the legs are kept, as the training can go on from these.')
+            return
+        own = [node for node in self.ctx.children if not node.base.caching.is_created_from_cache]
+        for node in own:
+            try:
+                node.outputs.remote_folder._clean()
+            except Exception as error:  # whatever a transport raises; the potential is there all the same
+                self.report(f'the folder of the job {node.pk} could not be cleaned: {error}')
 
     # ------------------------------------------------------------------ the repairs
 
@@ -277,13 +303,23 @@ class TrainWorkChain(BaseRestartWorkChain, PoolWorkChain):
         facts = {'message': how_it_ended(node), 'tried': self._tried(), 'n_legs': len(self.ctx.legs)}
         return self.exit_codes(code.status).format(**facts)
 
-    def _leave(self, node: orm.CalcJobNode) -> None:
-        """Attach the outputs of the last leg and the list of all."""
-        for name in ('potential', 'curve', 'remote_folder'):
-            if name in node.outputs:
-                self.out(name, node.outputs[name])
-        known = {'results': node.outputs.results} if 'results' in node.outputs else {}
-        self.out('results', add_legs(orm.List(self.ctx.legs), **known))
+    def _leave(self) -> None:
+        """Attach what the legs have left, each output of the newest that has it, and the list of all legs.
+
+        The folder is that of the newest leg with a state to go on from.
+        """
+        legs = list(zip(reversed(self.ctx.get('children', [])), reversed(self.ctx.legs), strict=False))
+        stated = [node for node, leg in legs if leg['reached']]
+        for name, nodes in {
+            'potential': [node for node, _ in legs[:1]],
+            'curve': [node for node, _ in legs],
+            'remote_folder': [*stated, *(node for node, _ in legs)],
+        }.items():
+            found = next((node.outputs[name] for node in nodes if name in node.outputs), None)
+            if found is not None:
+                self.out(name, found)
+        known = next((node.outputs.results for node, _ in legs if 'results' in node.outputs), None)
+        self.out('results', add_legs(orm.List(self.ctx.legs), **({} if known is None else {'results': known})))
 
 
 def leg_of(node: orm.CalcJobNode) -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from aiida import orm
 
 from aiida_perovmlip.analysis.farthest import choose_farthest
 from aiida_perovmlip.calculations.functions import recorded
+from aiida_perovmlip.compute.frame import Array
 from aiida_perovmlip.compute.tasks.embed import MEAN
 from aiida_perovmlip.data.dataset import DatasetData
 
@@ -30,12 +35,12 @@ def choose_frames(
     :param known: descriptors, by the same potential, of frames that one has already and wants no more of.
     """
     _refuse_others(dataset, descriptors, known)
-    points = descriptors.get_array(MEAN)
-    if len(points) != len(dataset):
-        raise ValueError(f'there are {len(points)} descriptors for {len(dataset)} frames; embed this very dataset.')
-    choice = choose_farthest(
-        points, count.value, seed.value if seed is not None else 0, None if known is None else known.get_array(MEAN)
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        points = _mapped(descriptors, Path(scratch) / 'points.npy')
+        if len(points) != len(dataset):
+            raise ValueError(f'there are {len(points)} descriptors for {len(dataset)} frames; embed this very dataset.')
+        had = None if known is None else _mapped(known, Path(scratch) / 'known.npy')
+        choice = choose_farthest(points, count.value, seed.value if seed is not None else 0, had)
     if len(choice.positions) < count.value:
         raise ValueError(
             f'only {len(choice.positions)} of the {len(dataset)} frames differ for the potential, so {count.value} '
@@ -59,6 +64,14 @@ def _refuse_others(dataset: DatasetData, descriptors: orm.ArrayData, known: orm.
             f'the descriptors are by the potential {one.pk}, the known ones by {other.pk}: they cannot be compared. '
             'Embed both datasets with one potential.'
         )
+
+
+def _mapped(node: orm.ArrayData, path: Path) -> Array:
+    """Return descriptors mapped from a copy of their file: those of a million frames need no memory."""
+    with node.base.repository.open(f'{MEAN}.npy', 'rb') as source, path.open('wb') as copy:
+        shutil.copyfileobj(source, copy)
+    found: Array = np.load(path, mmap_mode='r', allow_pickle=False)
+    return found
 
 
 def _origin(node: orm.ArrayData, name: str) -> Any:

@@ -12,6 +12,7 @@ from aiida import orm
 
 from aiida_perovmlip.analysis.committee import CalibrationSum, mean_and_spread
 from aiida_perovmlip.analysis.metrics import UNITS, MetricsAccumulator
+from aiida_perovmlip.calculations.evaluate import same_levels
 from aiida_perovmlip.calculations.functions import recorded
 from aiida_perovmlip.compute.frame import Array
 from aiida_perovmlip.compute.shard import Shard
@@ -25,17 +26,20 @@ def committee_metrics(dataset: DatasetData, **members: orm.ArrayData) -> dict[st
 
     :param members: the output `predictions` of an evaluation on this dataset for each member, at least two.
 
-    Returns `metrics`: the errors of the mean, as those of an evaluation, with `spread` (calibration of energy per atom
-    and of forces, these per element too; see `analysis.committee`) and `members` (errors of each); and `committee`:
-    the mean `energy` (n_frames,) in eV, `forces` (n_atoms, 3) in eV/Å and `stress` (n_frames, 6) in eV/Å³, with
-    `energy_spread` (n_frames,) in eV/atom, `forces_spread` (n_atoms,) and `largest_forces_spread` (n_frames,) in eV/Å.
+    Returns `metrics`: the errors of the mean, as those of an evaluation, with `head`, `same_level` and
+    `same_level_per_head` (whether all members and the labels are known to be of one level), `spread` (calibration of
+    energy per atom and of forces, these per element too; see `analysis.committee`) and `members` (errors of each); and
+    `committee`: the mean `energy` (n_frames,) in eV, `forces` (n_atoms, 3) in eV/Å and `stress` (n_frames, 6) in eV/Å³,
+    with `energy_spread` (n_frames,) in eV/atom, `forces_spread` (n_atoms,) and `largest_forces_spread` (n_frames,) in
+    eV/Å.
     """
     _refuse_members(dataset, members)
     n_frames, n_atoms = len(dataset), int(dataset.base.attributes.get('n_atoms'))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         readers = {name: _Member(node, stack, n_frames, n_atoms) for name, node in members.items()}
         written = _open_arrays(Path(scratch), n_frames, n_atoms)
-        total = _Total(list(members))
+        heads = {name: _head_of(node) for name, node in members.items()}
+        total = _Total(heads)
         frame = atom = 0
         for chunk in dataset.frames.chunks():
             frames, atoms = slice(frame, frame + len(chunk)), slice(atom, atom + chunk.n_atoms)
@@ -43,15 +47,17 @@ def committee_metrics(dataset: DatasetData, **members: orm.ArrayData) -> dict[st
             for name, values in found.items():
                 written[name][atoms if name in ('forces', 'forces_spread') else frames] = values
             frame, atom = frames.stop, atoms.stop
-        return {'metrics': orm.Dict(total.metrics()), 'committee': orm.ArrayData(dict(written))}
+        metrics = {**total.metrics(), **_levels_of(dataset, members, heads)}
+        return {'metrics': orm.Dict(metrics), 'committee': orm.ArrayData(dict(written))}
 
 
 class _Total:
     """Errors of the mean and of each member, and spreads against errors, added up chunk by chunk."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, heads: dict[str, str | None]) -> None:
+        self._heads = heads
         self._mean = MetricsAccumulator()
-        self._members = {name: MetricsAccumulator() for name in names}
+        self._members = {name: MetricsAccumulator() for name in heads}
         self._energy, self._forces = CalibrationSum(), CalibrationSum()
         self._elements: dict[int, CalibrationSum] = {}
 
@@ -59,10 +65,10 @@ class _Total:
         """Add the frames of a chunk; return what the committee says of them."""
         columns, sizes = chunk.columns, np.diff(chunk.columns['offsets'])
         for name, values in members.items():
-            self._compare(self._members[name], chunk, values)
+            self._compare(self._members[name], chunk, values, self._heads[name])
         stacked = {name: np.stack([values[name] for values in members.values()]) for name in QUANTITIES}
         mean = {name: values.mean(axis=0) for name, values in stacked.items()}
-        self._compare(self._mean, chunk, mean)
+        self._compare(self._mean, chunk, mean, _common(self._heads))
         energy_spread = mean_and_spread(stacked['energy'] / sizes)[1]
         forces_spread = np.sqrt((mean_and_spread(stacked['forces'])[1] ** 2).mean(axis=1))
         self._energy.add(energy_spread, (mean['energy'] - columns['energy']) / sizes)
@@ -76,7 +82,7 @@ class _Total:
         return {**mean, **spreads}
 
     @staticmethod
-    def _compare(accumulator: MetricsAccumulator, chunk: Shard, values: dict[str, Array]) -> None:
+    def _compare(accumulator: MetricsAccumulator, chunk: Shard, values: dict[str, Array], head: str | None) -> None:
         columns = chunk.columns
         accumulator.add_frames(
             columns['numbers'],
@@ -88,6 +94,7 @@ class _Total:
             values['forces'],
             columns.get('stress'),
             values['stress'],
+            heads=[chunk.names['head'][code] for code in columns['head']] if head is None else [head] * len(chunk),
         )
 
     def metrics(self) -> dict[str, Any]:
@@ -154,6 +161,36 @@ class _Rows:
         inner = self.shape[1:]
         data = self._handle.read(count * self._dtype.itemsize * int(np.prod(inner, dtype=int)))
         return np.frombuffer(data, dtype=self._dtype).reshape(count, *inner)
+
+
+def _head_of(predictions: orm.ArrayData) -> str | None:
+    """Return the head that predicted all frames; None where each was predicted by its own."""
+    evaluation = predictions.creator
+    assert evaluation is not None  # what nobody evaluated was refused
+    return evaluation.outputs.results.get_dict()['head'] if 'results' in evaluation.outputs else None
+
+
+def _common(heads: dict[str, str | None]) -> str | None:
+    """Return the head of all members; None where they differ, so that frames count under their own."""
+    found = set(heads.values())
+    return found.pop() if len(found) == 1 else None
+
+
+def _levels_of(dataset: DatasetData, members: dict[str, orm.ArrayData], heads: dict[str, str | None]) -> dict[str, Any]:
+    """Return which head predicted, and whether it and the labels are known to be of one level in all members."""
+    own = {
+        name: same_levels(node.creator.inputs.potential, dataset, heads[name])
+        for name, node in members.items()
+        if node.creator is not None
+    }
+    common: set[str] = set.intersection(*(set(levels) for levels in own.values()))
+    return {
+        'head': _common(heads),
+        'same_level': all(bool(levels) and all(levels.values()) for levels in own.values()),
+        'same_level_per_head': {
+            head.replace('.', '_'): all(levels[head] for levels in own.values()) for head in sorted(common)
+        },
+    }
 
 
 def _open_arrays(folder: Path, n_frames: int, n_atoms: int) -> dict[str, Any]:

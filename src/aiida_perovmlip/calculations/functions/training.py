@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 from aiida import orm
+from ase.data import atomic_numbers
 
 from aiida_perovmlip.calculations.functions import recorded
+from aiida_perovmlip.compute.frame import Array
 from aiida_perovmlip.data.dataset import DatasetData
 
 DRAWS = 1000
@@ -26,15 +28,37 @@ def add_legs(legs: orm.List, results: orm.Dict | None = None) -> orm.Dict:
 
 
 @recorded
-def draw_bootstrap(dataset: DatasetData, seed: orm.Int) -> DatasetData:
-    """Draw as many frames as there are, with replacement; all elements of the dataset are among them."""
-    rng = np.random.Generator(np.random.PCG64(seed.value))
-    everything = set(dataset.elements)
-    for _ in range(DRAWS):
-        drawn = np.sort(rng.integers(len(dataset), size=len(dataset)))
-        if set(dataset.frames.take(drawn).elements()) == everything:
+def draw_bootstrap(dataset: DatasetData, seed: orm.Int, member: orm.Int | None = None) -> DatasetData:
+    """Draw as many frames as there are, with replacement; all elements of the dataset are among them.
+
+    :param member: number of the sample; what is drawn depends on this and on `seed` alone.
+    """
+    of = [seed.value, member.value if member is not None else 0]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(of)))
+    sample = dataset.select(_draw(rng, len(dataset)))
+    if sample.elements == dataset.elements:
+        return sample
+    holds = _elements_of_frames(dataset)  # so rarely needed that the frames are read for it only now
+    for _ in range(DRAWS - 1):
+        drawn = _draw(rng, len(dataset))
+        if holds[drawn].any(axis=0).all():
             return dataset.select(drawn)
-    raise ValueError(f'not one of {DRAWS} samples holds all elements ({", ".join(sorted(everything))}).')
+    raise ValueError(f'not one of {DRAWS} samples holds all elements ({", ".join(dataset.elements)}).')
+
+
+def _draw(rng: np.random.Generator, count: int) -> Array:
+    """Return as many positions as there are, drawn with replacement, in ascending order."""
+    return np.sort(rng.integers(count, size=count))
+
+
+def _elements_of_frames(dataset: DatasetData) -> Array:
+    """Return which frame holds which element, (n_frames, n_elements); the numbers alone are read, once."""
+    wanted = np.array([atomic_numbers[symbol] for symbol in dataset.elements])
+    rows = []
+    for chunk in dataset.frames.chunks(('numbers',)):
+        numbers, starts = chunk.columns['numbers'], chunk.columns['offsets'][:-1]
+        rows.append(np.logical_or.reduceat(numbers[:, None] == wanted, starts, axis=0))
+    return np.concatenate(rows)
 
 
 @recorded
