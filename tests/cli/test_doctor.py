@@ -35,9 +35,9 @@ def test_doctor_fails_where_a_code_is_broken(localhost, tmp_path):
 
 
 def test_doctor_of_a_code_that_does_not_exist_is_a_sentence(tmp_path):
-    answer = doctor('--code', 'nep', '--prefix', str(tmp_path))
+    answer = doctor('--code', 'nowhere', '--prefix', str(tmp_path))
     assert answer.exit_code == 1
-    assert 'Error: there is no code `nep`' in answer.output
+    assert 'Error: there is no code `nowhere`' in answer.output
 
 
 def test_doctor_without_the_profile_says_how_to_make_it(tmp_path):

@@ -31,8 +31,10 @@ def tiny(tmp_path, make_wheel) -> Environment:
 def build_elsewhere(environment: Environment, **kwargs) -> subprocess.Popen[str]:
     """Build in another process, which prints the outcome."""
     code = f"""
+        import signal
         from pathlib import Path
         from aiida_perovmlip.installation.environments import Environment
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
         path = Path({str(environment.prefix)!r})
         print(Environment({environment.name!r}, {environment.requirements!r}, path, always=()).build().outcome)
     """
