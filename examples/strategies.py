@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument('--cores', type=int, default=1)
     arguments = parser.parse_args()
     code = orm.load_code(f'{arguments.architecture}@localhost')
-    with enable_caching('aiida.calculations:perovmlip.*'):
+    with enable_caching(identifier='aiida.calculations:perovmlip.*'):
         first, second = parts_of(arguments.first, arguments.count), parts_of(arguments.second, arguments.count)
         tests = {'first': first['test'], 'second': second['test']}
         lines = list(rows(potentials(arguments, first, second), code, tests))
