@@ -56,21 +56,40 @@ def _showing_progress(what: str, stream: TextIO) -> Iterator[None]:
 
 
 def _follow_newest(what: str, stream: TextIO, over: threading.Event, before: int) -> None:
-    """Find the job's working directory as soon as there is one, and print what changes in its progress."""
+    """Find the job's working directory as soon as there is one, and print what changes in its progress.
+
+    Nothing of the storage is shared with the thread of the job: sessions belong to a thread, but a storage hands out
+    its default user, which belongs to the session that asked first. Two threads in one session end in an exception of
+    either, and that of the job would end the job.
+    """
     from aiida_perovmlip.calculations.progress import describe, read_last_states
 
     shown, interactive, printed = '', stream.isatty(), 0.0
+    try:
+        storage = _open_storage()
+    except Exception:  # progress is a courtesy: it must never stop a job
+        return
     while not over.wait(EVERY):
         try:
-            node = _newest_job(before)
+            node = _newest_job(before, storage)
             states = read_last_states(node) if node is not None else []
-        except Exception:  # progress is a courtesy: it must never stop a job
+        except Exception:
             continue
         text = f'{what}: {describe(states[-1], states[:-1])}' if states else ''
         due = interactive or time.monotonic() - printed > 10 * EVERY
         if text and text != shown and due:
             _line(stream, text, final=not interactive)
             shown, printed = text, time.monotonic()
+    storage.close()
+
+
+def _open_storage() -> Any:
+    """Return a storage of the profile with a connection of its own."""
+    from aiida.manage import get_manager
+
+    profile = get_manager().get_profile()
+    assert profile is not None
+    return profile.storage_cls(profile)
 
 
 def _newest_pk() -> int:
@@ -80,12 +99,12 @@ def _newest_pk() -> int:
     return int(found[0]) if found else 0
 
 
-def _newest_job(after: int) -> Any:
-    """Return the newest job of ours that was made after another one."""
+def _newest_job(after: int, storage: Any) -> Any:
+    """Return the newest job of ours in a storage that was made after another one."""
     from aiida import orm
 
     ours = {'id': {'>': after}, 'process_type': {'like': 'aiida.calculations:perovmlip.%'}}
-    query = orm.QueryBuilder().append(orm.CalcJobNode, filters=ours)
+    query = orm.QueryBuilder(backend=storage).append(orm.CalcJobNode, filters=ours)
     found = query.order_by({orm.CalcJobNode: {'id': 'desc'}}).first()
     return found[0] if found else None
 

@@ -43,7 +43,9 @@ def test_only_jobs_of_ours_are_followed(job):
     before = launch._newest_pk()
     ours = job()
     job('aiida.calculations:core.arithmetic.add')
-    assert launch._newest_job(before).pk == ours.pk
+    storage = launch._open_storage()
+    assert launch._newest_job(before, storage).pk == ours.pk
+    storage.close()
 
 
 def test_a_job_that_comes_before_the_thread_is_followed(job, monkeypatch):
@@ -63,3 +65,23 @@ def test_a_job_that_comes_before_the_thread_is_followed(job, monkeypatch):
         while not stream.getvalue() and time.monotonic() < end:
             time.sleep(0.05)
     assert stream.getvalue().startswith('Label: labelling, 1 of 2')
+
+
+def test_a_job_and_the_look_at_its_progress_share_no_storage(job, monkeypatch):
+    used, read = [], launch._newest_job
+    monkeypatch.setattr(launch, 'EVERY', 0.05)
+
+    def spy(before, storage):
+        node = read(before, storage)
+        if node is not None:
+            used.append((node.backend, node.computer.backend, node.user.backend))
+        return node
+
+    monkeypatch.setattr(launch, '_newest_job', spy)
+    with launch._showing_progress('Label', io.StringIO()):
+        mine = job()
+        end = time.monotonic() + 10
+        while not used and time.monotonic() < end:
+            time.sleep(0.05)
+    assert used
+    assert all(each is not mine.backend for each in used[0])
