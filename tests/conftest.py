@@ -148,6 +148,23 @@ LEVEL = {'labeller': 'test', 'functional': 'pairs'}
 
 
 @pytest.fixture(scope='session')
+def processes_in() -> Callable[[Path], list[int]]:
+    """Return a function that gives the ids of all processes that work in a folder, as Linux tells in /proc."""
+
+    def find(folder: Path) -> list[int]:
+        found = []
+        for process in Path('/proc').glob('[0-9]*'):
+            try:
+                if (process / 'cwd').readlink() == folder and (process / 'stat').read_text().split()[2] != 'Z':
+                    found.append(int(process.name))
+            except OSError:
+                continue
+        return found
+
+    return find
+
+
+@pytest.fixture(scope='session')
 def level() -> dict[str, str]:
     """Return the level of theory of the made-up labels."""
     return LEVEL

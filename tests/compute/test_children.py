@@ -24,18 +24,6 @@ from aiida_perovmlip.compute.shard import build_shards
 pytestmark = pytest.mark.skipif(not Path('/proc').is_dir(), reason='processes are found in /proc, which is of Linux')
 
 
-def processes_in(folder):
-    """Return the ids of all processes that work in a folder."""
-    found = []
-    for process in Path('/proc').glob('[0-9]*'):
-        try:
-            if (process / 'cwd').readlink() == folder and (process / 'stat').read_text().split()[2] != 'Z':
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
 def wait_until(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
@@ -43,7 +31,7 @@ def wait_until(condition, seconds=20):
         time.sleep(0.1)
 
 
-def test_the_processes_of_a_labelling_end_with_it(tmp_path, make_frames):
+def test_the_processes_of_a_labelling_end_with_it(tmp_path, make_frames, processes_in):
     frames = [replace(frame, group='slow') for frame in make_frames(100, labels=False)]
     write_folder(build_shards(frames), tmp_path / 'frames')
     ask(tmp_path, 'label', {'labeller': 'unruly'}, inputs={'frames': 'frames'}, cores=2)
@@ -56,7 +44,7 @@ def test_the_processes_of_a_labelling_end_with_it(tmp_path, make_frames):
     wait_until(lambda: not processes_in(tmp_path))
 
 
-def test_a_trainer_ends_with_the_job(tmp_path):
+def test_a_trainer_ends_with_the_job(tmp_path, processes_in):
     code = """
 import os, sys, time
 from pathlib import Path
@@ -74,7 +62,7 @@ time.sleep(60)
     wait_until(lambda: not processes_in(tmp_path))
 
 
-def test_a_program_that_another_one_starts_ends_with_that(tmp_path):
+def test_a_program_that_another_one_starts_ends_with_that(tmp_path, processes_in):
     """As the processes of a training on several GPUs, which are children of a program that is killed with the job."""
     (tmp_path / 'sleeper.py').write_text(
         'import sys, time\nfrom pathlib import Path\n'

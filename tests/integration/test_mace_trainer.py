@@ -440,18 +440,7 @@ time.sleep(100)
 """
 
 
-def processes_in(folder):
-    found = []
-    for process in Path('/proc').glob('[0-9]*'):
-        try:
-            if (process / 'cwd').readlink() == folder and (process / 'stat').read_text().split()[2] != 'Z':
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def test_the_processes_of_several_gpus_end_with_a_job_that_is_killed(python, environment, tmp_path):
+def test_the_processes_of_several_gpus_end_with_a_job_that_is_killed(python, environment, tmp_path, processes_in):
     (tmp_path / 'sleeper.py').write_text(SLEEPER)
     job = subprocess.Popen([python, '-c', JOB], cwd=tmp_path, env=environment)
     try:

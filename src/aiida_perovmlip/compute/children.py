@@ -144,6 +144,12 @@ def start_child(command: list[str], folder: Path, log: IO[str], environment: dic
     )
 
 
+def python_path() -> str:
+    """Return where children find our modules, as `PYTHONPATH`: where this one came from comes first."""
+    ours = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(filter(None, (ours, os.environ.get('PYTHONPATH'))))
+
+
 MEMORY = (
     'out of memory',
     'outofmemoryerror',

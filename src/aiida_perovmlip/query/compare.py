@@ -116,9 +116,9 @@ def compare(
     """Return the errors of potentials on the test sets that they were evaluated on, in one pandas table.
 
     A row is a potential, a test set and a head. Test sets of the same content count as one, under the smallest PK, and
-    an evaluation that caching has copied counts once. A
-    row whose predictions are not finite has `not_finite` as its `state`, and NaN for the errors of the quantities that
-    `not_finite` names. Of an evaluation with several heads, frames and state are those of the head.
+    an evaluation that caching has copied counts once. A row whose predictions are not finite has `not_finite` as its
+    `state`, and NaN for the errors of the quantities that `not_finite` names. Of an evaluation with several
+    heads, frames and state are those of the head.
 
     :param potentials: nodes, PKs or UUIDs; None for all.
     :param datasets: nodes, PKs or UUIDs; None for all.

@@ -20,7 +20,7 @@ from typing import Any
 from aiida_perovmlip.compute.architecture import Training
 from aiida_perovmlip.compute.architectures.allegro.config import BEST, CONFIG, MONITORED, RESUMED, STATE
 from aiida_perovmlip.compute.checkpoint import State
-from aiida_perovmlip.compute.children import failure_of, last_lines_of, start_child
+from aiida_perovmlip.compute.children import failure_of, last_lines_of, python_path, start_child
 from aiida_perovmlip.compute.contract import JobError, Status
 
 LOG = 'trainer.log'
@@ -147,8 +147,7 @@ def environment_of(training: Training) -> dict[str, str]:
     fixed seed of hashes, the order of what is packaged is another one each time.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith('SLURM_')}
-    ours = str(Path(__file__).resolve().parents[4])  # the configuration names a function of ours
-    paths = os.pathsep.join(filter(None, (ours, inherited.get('PYTHONPATH'))))
+    paths = python_path()  # the configuration names a function of ours
     return {**inherited, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': str(training.cores), 'PYTHONHASHSEED': '0'}
 
 

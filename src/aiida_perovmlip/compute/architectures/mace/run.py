@@ -18,7 +18,7 @@ from aiida_perovmlip.compute.architectures.mace.network import set_rates
 from aiida_perovmlip.compute.architectures.mace.results import Results, States
 from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings
 from aiida_perovmlip.compute.checkpoint import State
-from aiida_perovmlip.compute.children import failure_of, last_lines_of, start_child
+from aiida_perovmlip.compute.children import failure_of, last_lines_of, python_path, start_child
 from aiida_perovmlip.compute.contract import JobError, Status
 
 LOG = 'trainer.log'
@@ -178,10 +178,8 @@ class Run:
     def _follow_trainer(self, arguments: Mapping[str, Any]) -> tuple[bool, subprocess.Popen[bytes]]:
         """Run the trainer while there is time; return whether what it did is enough, and its process."""
         folder, gpus = self.training.folder, self.settings.gpus
-        ours = str(Path(__file__).resolve().parents[4])  # where each of several processes finds `children`
-        paths = os.pathsep.join(filter(None, (ours, os.environ.get('PYTHONPATH'))))
         threads = str(max(self.training.cores // gpus, 1))
-        environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': threads}
+        environment = {**os.environ, 'PYTHONPATH': python_path(), 'OMP_NUM_THREADS': threads}
         self.shell.unlink(missing_ok=True)
         self.results.skip()
         is_enough, total = False, self.total

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiida_perovmlip.compute.architecture import Training
-from aiida_perovmlip.compute.children import failure_of, last_lines_of, start_child
+from aiida_perovmlip.compute.children import failure_of, last_lines_of, python_path, start_child
 from aiida_perovmlip.compute.contract import JobError
 
 LOG = 'trainer.log'
@@ -39,7 +39,7 @@ def follow(command: list[str], training: Training, look: Callable[[], None]) -> 
 
     :param look: is called every now and then, and once after its end; it may raise.
     """
-    environment = {**os.environ, 'OMP_NUM_THREADS': str(training.cores), 'PYTHONPATH': _python_path()}
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(training.cores), 'PYTHONPATH': python_path()}
     with (training.folder / LOG).open('w') as log:
         process = start_child(command, training.folder, log, environment)
         try:
@@ -52,12 +52,6 @@ def follow(command: list[str], training: Training, look: Callable[[], None]) -> 
     look()
     # A scheduler may signal the trainer too, which then ends before it is asked.
     return End(process.returncode, was_running or (process.returncode != 0 and training.seconds_left() <= 0))
-
-
-def _python_path() -> str:
-    """Return where our modules are found: beside the job's own, or where this one came from."""
-    here = str(Path(__file__).resolve().parents[4])
-    return os.pathsep.join(filter(None, (here, os.environ.get('PYTHONPATH'))))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
