@@ -214,6 +214,19 @@ def test_copies_that_caching_has_made_count_once(make_potential, store_frames, e
         assert (record['potential'], record['evaluation']) == (one.pk, original.pk)
     (record,) = compare_records([copy], [bulk])
     assert (record['potential'], record['evaluation']) == (copy.pk, clone.pk)
+    assert [record['potential'] for record in compare_records([one, copy], [bulk])] == [one.pk, copy.pk]
+
+
+def test_the_newest_evaluation_may_be_a_copy_of_an_older_one(make_potential, store_frames, evaluated):
+    one, bulk = make_potential('one'), store_frames('bulk', 64)
+    original = evaluated(one, bulk, 0.1)
+    second = evaluated(one, bulk, 0.5)
+    newest = evaluated(one, bulk, 0.1)
+    newest.base.extras.set('_aiida_cached_from', original.uuid)
+    (record,) = compare_records([one], [bulk])
+    assert record['evaluation'] == newest.pk
+    every = compare_records([one], [bulk], newest=False)
+    assert {record['evaluation'] for record in every} == {original.pk, second.pk}
 
 
 def test_predictions_that_are_not_finite_are_not_taken_for_no_evaluation(history, broken_evaluation):

@@ -93,10 +93,11 @@ def compare_records(
     seen: set[tuple[Any, ...]] = set()
     names: dict[str, tuple[int, str]] = {}
     rows = compare_query(potentials, datasets).all()
-    evaluations = {row[7] for row in rows}
+    evaluated = {row[7]: row[0] for row in rows}
     records = []
     for row in rows:
-        is_copy = row[9] in evaluations  # made by caching, of one that is here itself
+        original = evaluated.get(row[9])  # the potential of the evaluation that caching has copied, if that is here
+        is_copy = original is not None and (not newest if original == row[0] else potentials is None)
         for record in _records_of(row):
             key = (record['potential'], record['content'], record['head'])
             if not (is_copy or (newest and key in seen)):
@@ -116,7 +117,8 @@ def compare(
     """Return the errors of potentials on the test sets that they were evaluated on, in one pandas table.
 
     A row is a potential, a test set and a head. Test sets of the same content count as one, under the smallest PK, and
-    an evaluation that caching has copied counts once. A row whose predictions are not finite has `not_finite` as its
+    an evaluation that caching has copied counts once; that of an equal potential has a row of its own where both
+    potentials are named. A row whose predictions are not finite has `not_finite` as its
     `state`, and NaN for the errors of the quantities that `not_finite` names. Of an evaluation with several
     heads, frames and state are those of the head.
 
