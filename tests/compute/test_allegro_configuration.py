@@ -27,6 +27,7 @@ from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.settings import describe_settings, read_settings
 from aiida_perovmlip.compute.shard import build_shards
 from aiida_perovmlip.compute.tasks.train import _changes
+from aiida_perovmlip.workflows.training import settings_of_protocol
 
 CURVE = """\
 epoch,step,train_loss_epoch/weighted_sum,val0_epoch/forces_rmse,val0_epoch/per_atom_energy_rmse,val0_epoch/weighted_sum
@@ -66,6 +67,7 @@ def config_of(settings=None, **others):
         'r_max': settings.r_max,
         'has_stress': True,
         'can_validate_stress': True,
+        'has_parent': False,
         'seed': 7,
         'device': 'cpu',
         'output': 'run-1',
@@ -187,6 +189,28 @@ def test_a_smaller_batch_leaves_the_frames_of_a_step_as_they_were(batch_size, ac
 def test_the_rate_is_halved_until_it_is_too_small():
     assert Allegro().lower_rate(AllegroSettings(learning_rate=0.01)) == {'learning_rate': 0.005}
     assert Allegro().lower_rate(AllegroSettings(learning_rate=1e-6)) is None
+    assert Allegro().lower_rate(AllegroSettings()) == {'learning_rate': config.RATE / 2}
+    assert Allegro().lower_rate(AllegroSettings(), has_parent=True) == {'learning_rate': config.TUNING_RATE / 2}
+
+
+@pytest.mark.parametrize('protocol', Allegro.protocols)
+def test_a_network_that_is_trained_on_has_a_rate_of_its_own_and_not_that_of_a_protocol(protocol):
+    rates = []
+    for has_parent in (False, True):
+        settings = read_settings(AllegroSettings, settings_of_protocol('allegro', protocol, has_parent=has_parent))
+        module = config_of(settings, has_parent=has_parent)['training_module']
+        rates.append(module['optimizer']['lr'])
+    assert rates == [Allegro.protocols[protocol][1]['learning_rate'], config.TUNING_RATE]
+    said = settings_of_protocol('allegro', protocol, {'learning_rate': 0.5}, has_parent=True)
+    assert said['learning_rate'] == 0.5
+    assert config.TUNING_RATE < config.RATE == config_of()['training_module']['optimizer']['lr']
+
+
+def test_each_stage_has_a_rate_of_its_own_though_the_network_stays():
+    first = AllegroSettings(learning_rate=0.03, r_max=8.0)
+    shape = Allegro().shape_to_be(first, AllegroSettings())
+    assert set(shape) == set(config.NETWORK)
+    assert shape['r_max'] == 8.0
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -207,6 +231,48 @@ def test_plans_that_nequip_would_crash_on_are_refused(frames_of, make_frames):
     assert '`learning_rate` is 0' in problem_of(AllegroSettings(learning_rate=0.0), frames, frames)
     assert 'two numbers' in problem_of(AllegroSettings(betas=[0.9]), frames, frames)
     assert 'two numbers' in problem_of(AllegroSettings(betas=[0.9, 1.0]), frames, frames)
+
+
+@pytest.mark.parametrize(
+    ('name', 'about'),
+    [
+        ('scalar_embed', {'scalar_embed_mlp_hidden_layers_width': 128}),
+        ('allegro', {'allegro_mlp_hidden_layers_width': 64}),  # also where it is the default
+        ('readout', {'readout_mlp_hidden_layers_width': 8}),
+        ('readout', {'readout_mlp_nonlinearity': 'none'}),
+    ],
+)
+def test_what_hidden_layers_are_to_be_is_refused_where_there_are_none(frames_of, make_frames, name, about):
+    frames = frames_of(make_frames(2))
+    depth = f'{name}_mlp_hidden_layers_depth'
+    for layers in (0, 1):
+        given = {depth: layers, **about}
+        problem = problem_of(read_settings(AllegroSettings, given), frames, frames, said=frozenset(given))
+        assert (problem is None) == (layers == 1)
+    assert f'`{next(iter(about))}` would have no effect, as `{depth}` is 0' in problem_of(
+        read_settings(AllegroSettings, {depth: 0, **about}), frames, frames, said=frozenset({depth, *about})
+    )
+    assert problem_of(AllegroSettings(**{depth: 0}), frames, frames, said=frozenset({depth})) is None
+
+
+class Bare(Allegro):
+    """Allegro whose parents show a part of their network, as those from elsewhere do."""
+
+    def shape_of(self, parent, settings):
+        return {'r_max': 4.0, 'l_max': 1}
+
+
+def test_what_a_parent_does_not_show_cannot_be_asked_of_it(tmp_path, frames_of, make_frames):
+    frames = frames_of(make_frames(2))
+    for said, words in (
+        ({'num_tensor_features'}, r'shows nothing like `num_tensor_features`\. Leave it out'),
+        ({'num_bessels', 'r_max', 'zbl', 'epochs'}, r'shows nothing like `num_bessels`, `zbl`\. Leave these out'),
+    ):
+        training = training_of(tmp_path, frames, said=frozenset(said), strategy='naive', parent=tmp_path)
+        with pytest.raises(JobError, match=words) as caught:
+            Bare().train(training)
+        assert caught.value.status is Status.BAD_INPUT
+    Bare()._refuse_unseen(training_of(tmp_path, frames, said=frozenset({'r_max', 'learning_rate'}), parent=tmp_path))
 
 
 def test_a_single_frame_can_be_trained_on(frames_of, make_frames):
@@ -460,6 +526,31 @@ def test_settings_that_lie_in_the_state_cannot_be_changed_unnoticed(tmp_path, tr
             _changes(Allegro(), replace(before, **change), state)
         assert caught.value.status is Status.BAD_INPUT
     assert trainer.output_of(state) == 'run-2'
+
+
+@pytest.mark.parametrize('missing', trainer.TOLD)
+def test_a_state_of_an_earlier_version_is_refused_in_a_sentence(tmp_path, training, missing):
+    (tmp_path / 'state.ckpt').write_bytes(b'')
+    about = {'atomic_energies': {}, 'best_loss': 0.1, 'best_step': 1, 'run': 1}
+    del about[missing]
+    training.checkpoint.save(1, {'state.ckpt': tmp_path / 'state.ckpt'}, [{'step': 1}], about)
+    with pytest.raises(JobError, match=f'does not tell `{missing}`.*train anew') as caught:
+        Allegro().train(training)
+    assert caught.value.status is Status.BAD_INPUT
+
+
+def test_a_run_that_is_taken_up_at_the_same_rate_takes_its_state_as_it_is(tmp_path):
+    """Whether the rate was said or left to be chosen; nothing would be read from this file otherwise."""
+    (tmp_path / 'state.ckpt').write_bytes(b'no checkpoint of torch')
+    for before, now, has_parent in (
+        (None, config.TUNING_RATE, True),
+        (config.TUNING_RATE, None, True),
+        (None, config.RATE, False),
+        (None, None, True),
+    ):
+        state = State(tmp_path, 1, [], {'run': 1}, asdict(AllegroSettings(learning_rate=before)))
+        trainer.write_resumed(state, AllegroSettings(learning_rate=now), has_parent, tmp_path / 'resumed.ckpt')
+        assert (tmp_path / 'resumed.ckpt').read_bytes() == b'no checkpoint of torch'
 
 
 def test_the_best_network_is_kept_as_soon_as_it_is_seen(tmp_path, training):

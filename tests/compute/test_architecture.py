@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.architecture import (
+    OTHER_LEVEL,
+    UNKNOWN_LEVEL,
     Plan,
     PotentialFacts,
     common_problem,
     default_way,
+    notes_of_way,
     problem_of_shape,
     problem_of_states,
 )
 from aiida_perovmlip.compute.architectures.mace.energies import way_of
+from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.settings import are_same
 from aiida_perovmlip.compute.shard import build_shards
@@ -54,14 +59,105 @@ def test_frames_that_differ_in_what_nobody_sees_are_refused(plan_of, make_frames
     assert common_problem(architecture, plan_of(name, same)) is None
 
 
-def test_a_set_that_tells_no_spin_agrees_with_any_but_one_without_a_charge_is_neutral(tmp_path, make_frames):
-    plain = write_folder(build_shards(make_frames(2)), tmp_path / 'plain')
-    stated = [replace(frame, charge=1, spin=2) for frame in make_frames(2)]
-    charged = write_folder(build_shards(stated), tmp_path / 'charged')
-    triplets = write_folder(build_shards([replace(frame, charge=None) for frame in stated]), tmp_path / 'triplets')
-    assert 'the charges 0, +1, but X' in problem_of_states('X', plain, charged)
-    assert problem_of_states('X', plain, triplets) is None
-    assert problem_of_states('X', None, charged) is None
+@pytest.fixture
+def clash(tmp_path):
+    """Return a function that says what of the states of frames would not be seen."""
+
+    def check(training, validation=None, replay=None, name='mace', strategy='scratch'):
+        sets = {
+            key: write_folder(build_shards(frames), tmp_path / key) if frames else None
+            for key, frames in {'training': training, 'validation': validation, 'replay': replay}.items()
+        }
+        architecture = registry.load('architectures', name)()
+        return problem_of_states(architecture, Plan(settings=architecture.Settings(), strategy=strategy, **sets))
+
+    return check
+
+
+def test_a_set_that_tells_no_spin_agrees_with_any_but_one_without_a_charge_is_neutral(clash, make_frames):
+    plain = make_frames(2)
+    charged = [replace(frame, charge=1, spin=2) for frame in plain]
+    assert 'the charges 0, +1, but mace does not see' in clash(plain, charged)
+    assert clash(plain, [replace(frame, spin=3) for frame in plain]) is None
+    assert clash(charged) is None
+
+
+def atom(number, **fields):
+    numbers = np.array([number], dtype=np.uint8)
+    return Frame(numbers, np.zeros((1, 3)), energy=-1.0, forces=np.zeros((1, 3)), **fields)
+
+
+@pytest.mark.parametrize('name', LEARNED)
+def test_frames_of_other_atoms_may_have_a_state_of_their_own(clash, make_frames, name):
+    """Atoms by themselves have a spin, and a vacancy a charge that its composition tells."""
+    cells = [replace(frame, charge=0, spin=1) for frame in make_frames(2)]
+    atoms = [atom(55, charge=0, spin=2), atom(82, charge=0, spin=3)]
+    few = {name: getattr(cells[0], name)[1:] for name in ('numbers', 'positions', 'forces')}
+    vacancy = replace(cells[0], charge=1, **few)
+    assert clash([*cells, *atoms], name=name) is None
+    assert 'the spin multiplicities 1, 3, but' in clash([*cells, *atoms, atom(55, charge=0, spin=2)],
+                                                        [replace(cells[1], spin=3)], name=name)  # fmt: skip
+    assert clash([*cells, vacancy], name=name) is None
+    turned = replace(cells[0], numbers=cells[0].numbers[::-1].copy(), charge=1)
+    assert 'the charges 0, +1, but' in clash([*cells, turned], name=name)  # the same atoms in another order
+
+
+def test_each_head_of_several_may_have_a_charge_of_its_own(clash, make_frames):
+    neutral = [replace(frame, head='n', charge=0) for frame in make_frames(2)]
+    charged = [replace(frame, head='c', charge=1) for frame in make_frames(2)]
+    assert clash([*neutral, *charged]) is None
+    assert clash(charged, replay=neutral, strategy='multihead') is None
+    assert 'the charges 0, +1' in clash([*neutral, *charged, replace(charged[0], charge=0)])
+    assert 'the charges 0, +1' in clash([*neutral, *charged], strategy='naive')
+    assert 'the charges 0, +1' in clash([*neutral, *charged], name='nep')
+    mixed = [*neutral, replace(charged[0], head='n')]
+    assert 'the charges 0, +1' in clash(charged, replay=mixed, strategy='multihead')
+
+
+def test_an_architecture_that_sees_the_charge_may_have_any(plan_of, make_frames, monkeypatch):
+    charged = [replace(frame, charge=index % 2) for index, frame in enumerate(make_frames(4))]
+    architecture = registry.load('architectures', 'reference')()
+    assert 'reference does not see the charge' in common_problem(architecture, plan_of('reference', charged))
+    monkeypatch.setattr(type(architecture), 'sees', ('charge',))
+    assert common_problem(architecture, plan_of('reference', charged)) is None
+
+
+@pytest.mark.parametrize(('name', 'is_kept'), [('mace', True), ('allegro', True), ('nep', False)])
+def test_validation_frames_hold_what_the_potential_will_have_learned_or_its_parent_had(
+    plan_of, make_frames, tmp_path, name, is_kept
+):
+    """NEP goes on with the elements of the training frames alone; the others keep those of the parent."""
+    architecture = registry.load('architectures', name)()
+    lead = [replace(frame, numbers=np.where(frame.numbers == 55, 82, frame.numbers)) for frame in make_frames(4)]
+    validation = write_folder(build_shards(make_frames(2)), tmp_path / 'validation')
+    scratch = replace(plan_of(name, lead), validation=validation)
+    assert 'the validation dataset holds Cs, which the potential will not know: it learns I, Pb' in common_problem(
+        architecture, scratch
+    )
+    tuned = replace(scratch, strategy='naive', known=KNOWN, said=frozenset())
+    problem = common_problem(architecture, tuned)
+    assert problem is None if is_kept else 'holds Cs, which the potential will not know' in problem
+    assert architecture.elements_to_be(tuned) == ({'Cs', 'I', 'Pb'} if is_kept else {'I', 'Pb'})
+    stranger = replace(tuned, known=replace(KNOWN, elements=('I', 'Pb')))
+    assert 'holds Cs, which the potential will not know' in common_problem(architecture, stranger)
+
+
+def test_elements_that_mace_is_told_to_drop_are_those_of_no_frame(plan_of, make_frames):
+    lead = [replace(frame, numbers=np.where(frame.numbers == 55, 82, frame.numbers)) for frame in make_frames(4)]
+    mace = registry.load('architectures', 'mace')()
+    plan = plan_of('mace', lead, {'keep_elements': False}, strategy='naive', known=KNOWN)
+    assert mace.elements_to_be(plan) == {'I', 'Pb'}
+
+
+def test_the_shape_of_a_parent_to_come_is_that_of_the_settings_that_make_it():
+    mace = registry.load('architectures', 'mace')()
+    first = mace.Settings(hidden_irreps='16x0e+16x1o', r_max=6.0, dtype='float32')
+    shown = mace.shape_to_be(first, mace.Settings(hidden_irreps='16x0e + 16x1o'))
+    assert (shown['hidden_irreps'], shown['r_max']) == ('16x0e + 16x1o', 6.0)
+    assert 'dtype' not in shown  # a training may have another
+    assert mace.shape_to_be(mace.Settings(num_interactions=1), first)['readout_irreps'] is None
+    nep = registry.load('architectures', 'nep')()
+    assert nep.shape_to_be(nep.Settings(neurons=7), nep.Settings()) == {'neurons': 7}  # of the others nobody knows
 
 
 @pytest.mark.parametrize(('name', 'setting'), CUTOFF.items())
@@ -89,6 +185,10 @@ def test_energies_of_atoms_follow_the_level_of_theory_unless_something_is_said(p
     kept = plan_of('mace', settings={'atomic_energies': 'parent'}, known=KNOWN, has_level_of_parent=False)
     assert way_of(kept) == 'parent'
     assert default_way(plan_of('mace', has_level_of_parent=None)) == 'average'
+    said = {is_same: notes_of_way(plan_of('mace', strategy='naive', known=KNOWN, has_level_of_parent=is_same))
+            for is_same in ways}  # fmt: skip
+    assert said == {True: [], None: [UNKNOWN_LEVEL], False: [OTHER_LEVEL]}
+    assert notes_of_way(plan_of('mace')) == []
 
 
 def test_values_are_the_same_up_to_rounding_and_down_to_their_parts():

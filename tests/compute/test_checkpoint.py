@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from aiida_perovmlip.compute import checkpoint
-from aiida_perovmlip.compute.checkpoint import KEPT, STATE, Checkpoint
+from aiida_perovmlip.compute.checkpoint import KEPT, STATE, Checkpoint, State
+from aiida_perovmlip.compute.contract import JobError, Status
 
 
 @pytest.fixture
@@ -73,3 +74,12 @@ def test_an_end_is_remembered_and_only_that_of_the_same_training(saved):
     saved.finish()
     assert saved.finished
     assert not Checkpoint(saved.folder, 'other').finished
+
+
+def test_a_state_that_does_not_tell_what_is_needed_is_refused_by_name(tmp_path):
+    state = State(tmp_path, 7, [], {'run': 1, 'best_loss': 0.1})
+    assert state.told('run') == {'run': 1}
+    with pytest.raises(JobError, match='state of step 7 does not tell `energies`, `best_step`: an earlier') as caught:
+        state.told('run', 'energies', 'best_step')
+    assert caught.value.status is Status.BAD_INPUT
+    assert 'train anew' in caught.value.message

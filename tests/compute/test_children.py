@@ -16,7 +16,7 @@ from test_harness import ask, start
 
 from aiida_perovmlip.calculations.sources import job_sources
 from aiida_perovmlip.compute import contract, registry
-from aiida_perovmlip.compute.children import Worker, failure_of
+from aiida_perovmlip.compute.children import START, Worker, failure_of, start_child
 from aiida_perovmlip.compute.contract import Status
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.shard import build_shards
@@ -100,6 +100,24 @@ def test_each_end_of_a_trainer_has_a_name(code, log, status, words):
     assert error.status is status
     assert re.search(words, error.message)
     assert error.results == {'curve': []}
+
+
+def test_what_an_earlier_program_wrote_into_the_same_log_is_no_reason_of_a_failure(tmp_path):
+    """As where a scheduler puts a job back into its queue: its second run goes on in the same folder."""
+    path = tmp_path / 'log'
+    for code in ('print("torch.OutOfMemoryError: CUDA out of memory")', 'raise KeyError("number_of_layers")'):
+        with path.open('a') as log:
+            status = start_child([sys.executable, '-c', code], tmp_path, log, dict(os.environ)).wait()
+    text = path.read_text()
+    assert 'out of memory' in text
+    assert text.count(START) == 2
+    error = failure_of(status, text, 'after 3 epochs', 'halve it', {})
+    assert error.status is Status.FAILED
+    assert "KeyError: 'number_of_layers'" in error.message
+    assert 'out of memory' not in error.message
+    again = failure_of(1, f'{text}{START}\nCUDA out of memory', 'after 3 epochs', 'halve it', {})
+    assert again.status is Status.OUT_OF_MEMORY
+    assert 'nothing was printed' in failure_of(1, f'{text}{START}\n', 'after 3 epochs', 'halve it', {}).message
 
 
 def slow_square(number):

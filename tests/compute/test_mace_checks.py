@@ -95,9 +95,30 @@ def test_a_learning_rate_of_zero_is_refused(problem):
     assert '`stage_two_learning_rate` is 0' in problem(stage_two_epochs=2, stage_two_learning_rate=0.0)
 
 
-def test_frames_of_another_charge_than_those_of_the_validation_are_refused(problem, make_frames):
-    charged = [replace(frame, charge=1) for frame in make_frames(4)]
-    assert 'the charges 0, +1, but MACE does not see' in problem(training=charged, validation=make_frames(4))
+@pytest.mark.parametrize(
+    'irreps', ['fooxbar', '', '32x0e+', '32x', '0x0e', '16x0e 16x1o', '16x0y', '1x00e', '-4x0e', '8x1.0e']
+)
+@pytest.mark.parametrize('name', ['hidden_irreps', 'readout_irreps'])
+def test_features_that_cannot_be_read_are_refused_in_words(problem, name, irreps):
+    for strategy in ('scratch', 'naive'):
+        assert f'`{name}` is {irreps!r}, but has to be channels and their symmetry' in problem(
+            strategy, **{name: irreps}
+        )
+
+
+def test_features_that_mace_does_not_make_are_refused(problem):
+    for irreps in ('16x0e + 8x1o', '16x1o', '16x0e + 16x0e'):
+        assert 'as many channels of each symmetry' in problem(hidden_irreps=irreps)
+    assert 'MACE reads scalars alone' in problem(readout_irreps='8x0e + 8x1o')
+    for irreps in ('128 x 0e', ' 32x0e + 32x1o ', '0e', '4x0e+4x1o+4x2e'):
+        assert problem(hidden_irreps=irreps) is None
+
+
+def test_features_of_a_readout_that_is_not_there_are_refused(problem):
+    """The only readout of a single layer is linear; MACE would train and pass over them."""
+    assert 'no meaning with `num_interactions: 1`' in problem(num_interactions=1, readout_irreps='4x0e')
+    assert problem(num_interactions=1) is None
+    assert problem(num_interactions=2, readout_irreps='4x0e') is None
 
 
 def test_a_batch_has_to_fit_into_the_frames_of_each_head(problem, make_frames):

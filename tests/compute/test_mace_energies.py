@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from aiida_perovmlip.compute.architecture import Plan, PotentialFacts
+from aiida_perovmlip.compute.architecture import OTHER_LEVEL, UNKNOWN_LEVEL, Plan, PotentialFacts
 from aiida_perovmlip.compute.architectures.mace import MaceSettings
-from aiida_perovmlip.compute.architectures.mace.energies import ROUNDING, find_energies, fit, refuse_other_energies
+from aiida_perovmlip.compute.architectures.mace.energies import (
+    ROUNDING,
+    AtomicEnergies,
+    find_energies,
+    fit,
+    refuse_other_energies,
+)
 from aiida_perovmlip.compute.architectures.mace.heads import heads_of
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Frame
@@ -38,7 +45,7 @@ def made_of(*counts):
 
 @pytest.fixture
 def energies(tmp_path):
-    def find(frames, strategy='scratch', predict=None, replay=None, **settings):
+    def find(frames, strategy='scratch', predict=None, replay=None, same_level=None, **settings):
         given = write_folder(build_shards(frames), tmp_path / 'frames')
         plan = Plan(
             strategy=strategy,
@@ -47,6 +54,7 @@ def energies(tmp_path):
             validation=given,
             replay=write_folder(build_shards(replay), tmp_path / 'replay') if replay else None,
             known=KNOWN if strategy != 'scratch' else None,
+            has_level_of_parent=same_level,
         )
         return find_energies(plan, heads_of(plan), predict)
 
@@ -79,6 +87,24 @@ def test_an_estimate_that_is_not_determined_says_so(energies):
     assert not [note for note in sure.notes if 'determine' in note]
     vague = energies(made_of((1, 1, 3), (2, 2, 6)), 'naive', wrong_by_one_of_lead, atomic_energies='estimated')
     assert 'estimated for 3 elements from frames that determine 1 combinations' in vague.notes[0]
+
+
+def test_energies_that_nobody_asked_for_are_explained_unless_they_are_of_the_level_of_the_parent(energies):
+    frames, right = made_of((1, 1, 3), (2, 1, 4), (1, 2, 4)), lambda frames: [frame.energy for frame in frames]
+    expected = {True: ('parent', []), None: ('parent', [UNKNOWN_LEVEL]), False: ('estimated', [OTHER_LEVEL])}
+    for is_same, (way, notes) in expected.items():
+        found = energies(frames, 'naive', right, same_level=is_same)
+        assert (found.way, found.notes[: len(notes)]) == (way, notes)
+        asked = energies(frames, 'naive', right, same_level=is_same, atomic_energies=way)
+        assert (asked.way, asked.notes) == (way, found.notes[len(notes) :])
+    assert (energies(frames).way, energies(frames).notes) == ('average', [])
+
+
+def test_a_run_that_takes_up_another_says_of_the_energies_what_that_one_found(energies):
+    given = {'Cs': -10.0, 'I': -30.0, 'Pb': -20.0}
+    for found in (energies(made_of((1, 1, 3)), 'naive'), energies(made_of((1, 1, 3)), 'naive', atomic_energies=given)):
+        assert found.notes
+        assert AtomicEnergies.kept(json.loads(json.dumps(found.about()))) == found
 
 
 def test_no_element_of_a_head_is_left_with_nothing(energies):

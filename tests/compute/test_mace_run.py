@@ -254,6 +254,69 @@ def test_the_patience_is_read_from_the_curve(losses, asked, done):
     assert mace_effective.epochs_done(curve, MaceSettings(epochs=9, patience=asked))['patience'] == done
 
 
+SLOW = [1.0, *10 * [2.0]]
+"""Losses of an earlier run, of which ten did not fall."""
+
+
+@pytest.mark.parametrize(
+    ('losses', 'begun', 'done'),
+    [
+        ([*SLOW, 0.5, 0.4, 0.3, 0.2, 0.1, 0.09, 0.08, 0.07, 0.06], 0, 10),  # of 20 epochs, it did not end
+        ([*SLOW[:4], 0.9, *SLOW[5:]], 0, 6),  # it ended after six
+        ([*SLOW[:5], 0.9, *SLOW[6:]], 10, 5),  # it ended after five
+        (SLOW, 11, 5),  # it ended at once, as five had been reached before
+        ([*SLOW, 2.0], 11, 11),  # it should have ended at once
+        ([*SLOW[:4], 0.9, *15 * [0.8]], 4, 13),  # it did not end where it should have
+        ([*SLOW[:9], 0.9, *10 * [0.8]], 9, 8),  # nor here
+        ([*SLOW[:9], *(1 / n for n in range(2, 13))], 10, 5),  # it had nothing to wait for
+    ],
+)
+def test_the_patience_of_a_run_that_was_taken_up_is_judged_by_its_own_epochs(losses, begun, done):
+    """What an earlier run waited for says nothing of what this one was asked for."""
+    curve = [step(number, loss) for number, loss in enumerate(losses, 1)]
+    found = mace_effective.epochs_done(curve, MaceSettings(epochs=20, patience=5), begun)
+    assert found['patience'] == done
+    assert found['epochs_done'] == len(losses)
+    assert found['epochs'] == (20 if done == 5 else found['epochs'])
+
+
+def test_a_stage_that_was_over_when_a_run_was_taken_up_is_not_judged_again():
+    """It had ended by another patience."""
+    first = [step(number, loss, 1) for number, loss in enumerate([1.0, 2.0, 2.0, 2.0], 1)]
+    curve = [*first, *(step(number, 1.0 / number, 2) for number in range(5, 11))]
+    settings = MaceSettings(epochs=9, stage_two_epochs=6, patience=8)
+    asked = {'epochs': 9, 'epochs_done': 4, 'stage_two_epochs': 6, 'stage_two_epochs_done': 6, 'patience': 8}
+    assert mace_effective.epochs_done(curve, settings, begun=6) == asked
+    assert mace_effective.epochs_done(curve, settings, begun=4) == asked | {'epochs': 4, 'patience': 3}
+    (note,) = mace_effective.notes_of(curve, settings)
+    assert note == 'Stage 1 ended after 4 epochs, as the validation loss had not fallen for 3.'
+
+
+def test_what_is_to_be_remembered_lies_in_the_states(run_of, tmp_path):
+    run = run_of([step(1, 1.0)])
+    run.about, run.newest = {'notes': ['said once'], 'way': 'average'}, tmp_path / 'a.pt'
+    run.newest.write_text('newest')
+    run.best.write_text('best')
+    run.save()
+    about = run.training.checkpoint.state().about
+    assert about == {'notes': ['said once'], 'way': 'average', 'learning_rate': run.rate}
+    assert run._keep_newest().read_text() == 'newest' == run.newest.read_text()
+
+
+class ScaleShiftMACE:
+    """A network as far as its kind goes."""
+
+
+def test_what_is_no_potential_of_mace_is_told_by_its_kind():
+    compiled = type('RecursiveScriptModule', (), {'original_name': 'ScaleShiftMACE'})()
+    assert [mace_network.kind_of(each) for each in ({}, ScaleShiftMACE(), compiled)] == [
+        'dict', 'ScaleShiftMACE', 'ScaleShiftMACE'
+    ]  # fmt: skip
+    with pytest.raises(JobError, match='of the kind `dict`, which is no MACE potential') as caught:
+        mace_network.facts_of({})
+    assert caught.value.status is Status.BAD_INPUT
+
+
 def test_what_was_replayed_is_read_from_the_file_that_the_trainer_names(tmp_path):
     path = tmp_path / 'replay.xyz'
 

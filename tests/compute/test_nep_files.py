@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from aiida_perovmlip.compute.architecture import Plan, problem_of_shape
 from aiida_perovmlip.compute.architectures.nep import Nep
 from aiida_perovmlip.compute.architectures.nep.inputs import (
     fitted_energies,
@@ -57,6 +60,39 @@ def test_elements_keep_the_order_of_the_file_and_zbl_is_seen(shared_data):
         'neurons': 80,
         'zbl': 2.0,
     }
+
+
+def own_cutoffs(lines):
+    """Give each of the elements cutoffs of its own: I 5 and 4.5, Cs 6 and 4."""
+    return [lines[0], 'cutoff 5 4.5 6 4 50 30', *lines[2:]]
+
+
+def test_each_element_keeps_its_own_cutoffs_where_others_are_dropped(tmp_path):
+    header = read_nep(write_small(tmp_path / 'nep.txt', own_cutoffs)).header
+    assert (header.cutoffs, header.own_cutoffs) == ((6.0, 4.5), ((5.0, 4.5), (6.0, 4.0)))
+    slim = header.slimmed(('Cs',))
+    assert (slim.elements, slim.cutoffs, slim.own_cutoffs) == (('Cs',), (6.0, 4.0), ())
+    assert header.slimmed(('Cs', 'I')) == header
+    assert SMALL.slimmed(('I',)) == replace(SMALL, elements=('I',))
+    three = replace(header, elements=('I', 'Pb', 'Cs'), own_cutoffs=((5.0, 4.5), (7.0, 3.0), (6.0, 4.0)))
+    slim = three.slimmed(('Cs', 'Pb'))
+    assert (slim.elements, slim.cutoffs, slim.own_cutoffs) == (('Pb', 'Cs'), (7.0, 4.0), ((7.0, 3.0), (6.0, 4.0)))
+
+
+def test_cutoffs_of_the_elements_are_written_in_the_order_of_the_elements(tmp_path):
+    header = read_nep(write_small(tmp_path / 'nep.txt', own_cutoffs)).header
+    for kept, expected in ((('I', 'Cs'), ['5', '4.5', '6', '4']), (('Cs',), ['6', '4'])):
+        slim = header.slimmed(kept)
+        wanted = resolve(NepSettings(), slim, 2, has_stress=True)
+        assert keywords(nep_in(wanted, slim.elements, {}))['cutoff'] == expected
+
+
+def test_a_cutoff_that_is_asked_for_all_elements_is_not_that_of_a_parent_with_several(tmp_path):
+    write_small(tmp_path / 'nep.txt', own_cutoffs)
+    shown = Nep().shape_of(tmp_path, NepSettings())
+    plan = Plan(settings=NepSettings(radial_cutoff=6.0), training=None, said=frozenset({'radial_cutoff'}))
+    problem = problem_of_shape(plan, shown)
+    assert "`radial_cutoff`: asked 6.0, the parent has {'I': 5.0, 'Cs': 6.0}" in problem
 
 
 def test_the_protocol_of_the_paper_has_5_radial_and_25_angular_descriptors():

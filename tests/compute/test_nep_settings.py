@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aiida_perovmlip.calculations.sources import job_sources
-from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, common_problem
+from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, Training, common_problem
 from aiida_perovmlip.compute.architectures.nep import Nep
 from aiida_perovmlip.compute.architectures.nep.gpumd import effective_of_log
 from aiida_perovmlip.compute.architectures.nep.inputs import fitted_energies, problem_of_precision
@@ -17,9 +17,12 @@ from aiida_perovmlip.compute.architectures.nep.neppo_program import pieces_of
 from aiida_perovmlip.compute.architectures.nep.neppo_run import report_every
 from aiida_perovmlip.compute.architectures.nep.potential_file import Header
 from aiida_perovmlip.compute.architectures.nep.settings import NepSettings, resolve
+from aiida_perovmlip.compute.checkpoint import Checkpoint
+from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.compute.shard import build_shards
+from aiida_perovmlip.workflows.training import settings_of_protocol
 
 PARENT = Header(('I', 'Cs', 'Pb'), (6.0, 5.0), (4, 4), (8, 8), (4, 2, 1), 80, (1.0, 2.0))
 KNOWN = PotentialFacts(('Cs', 'I', 'Pb'), 6.0)
@@ -66,6 +69,47 @@ def test_settings_that_cannot_be_meant_are_refused(plan, given, message):
     problem = Nep().check(plan(given))
     assert problem is not None
     assert re.search(message, problem)
+
+
+@pytest.mark.parametrize(
+    ('given', 'known', 'message'),
+    [
+        ({'radial_cutoff': 5.0}, 5.0, None),
+        ({'radial_cutoff': 5.0, 'angular_cutoff': 4.0}, 5.0, None),
+        ({'angular_cutoff': 7.5}, 8.0, None),
+        ({'n_max': [4, 4], 'l_max': [4, 2, 1]}, 6.0, None),
+        ({'radial_cutoff': 5.0}, 6.0, 'asked 5.0, the parent has 6.0'),
+        ({'radial_cutoff': 5.0, 'angular_cutoff': 5.5}, 5.0, 'cannot be larger than `radial_cutoff`, 5 Å'),
+        ({'n_max': [4]}, 6.0, '`n_max` is'),
+    ],
+)
+def test_with_a_parent_what_is_not_said_is_as_in_the_parent_and_not_as_by_default(plan, given, known, message):
+    found = PotentialFacts(('Cs', 'I', 'Pb'), known)
+    problem = common_problem(Nep(), plan(given, strategy='naive', known=found, said=frozenset(given)))
+    assert problem is None if message is None else message in problem
+
+
+def test_a_protocol_says_nothing_of_the_rates_of_a_potential_that_is_trained_on(monkeypatch):
+    rates = {'learning_rate': 0.5, 'final_learning_rate': 0.1, 'steps': 7}
+    monkeypatch.setattr(Nep, 'protocols', {'mine': ('A protocol.', rates)})
+    assert settings_of_protocol('nep', 'mine') == rates
+    assert settings_of_protocol('nep', 'mine', has_parent=True) == {'steps': 7}
+    shape = Nep().shape_to_be(NepSettings(**rates, neurons=7), NepSettings())
+    assert shape.pop('neurons') == 7
+    assert not set(rates) & set(shape)
+
+
+@pytest.mark.parametrize(('name', 'missing'), [('neppo', 'batches'), ('gpumd', 'effective'), ('gpumd', 'energies')])
+def test_a_state_of_an_earlier_version_is_refused_in_a_sentence(plan, tmp_path, name, missing):
+    about = {'energies': {}, 'batches': 2, 'effective': {}}
+    del about[missing]
+    made = plan({'trainer': name})
+    checkpoint = Checkpoint(tmp_path / 'checkpoint', 'test')
+    checkpoint.save(1, {}, [{'step': 1}], about)
+    known = {'settings': made.settings, 'training': made.training, 'validation': made.validation}
+    with pytest.raises(JobError, match=f'does not tell `{missing}`') as caught:
+        Nep().train(Training(folder=tmp_path, checkpoint=checkpoint, **known))
+    assert caught.value.status is Status.BAD_INPUT
 
 
 def test_a_trainer_that_is_not_there_is_refused():

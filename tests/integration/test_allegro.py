@@ -19,6 +19,7 @@ from aiida.engine import run_get_node
 
 from aiida_perovmlip.calculations.evaluate import EvaluateCalculation
 from aiida_perovmlip.calculations.train import TrainAllegroCalculation
+from aiida_perovmlip.compute.architectures.allegro import config
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.installation import environments
@@ -48,7 +49,8 @@ def train(plugin_code, make_dataset):
     def run(settings=None, options=None, **inputs):
         builder = TrainAllegroCalculation.get_builder()
         builder.code, builder.training, builder.validation = code, training, validation
-        builder.settings = {**TINY, 'epochs': 2, **(settings or {})}
+        merged = {**TINY, 'epochs': 2, **(settings or {})}
+        builder.settings = {name: value for name, value in merged.items() if value is not None}
         for name, value in inputs.items():
             setattr(builder, name, value)
         for name, value in (options or {}).items():
@@ -217,6 +219,71 @@ def test_a_network_other_than_that_of_the_parent_is_not_passed_over(train, paren
     assert '`zbl`: asked True, the parent has False' in node.exit_message
     assert 'curve' not in node.outputs
     assert '`r_max`' not in node.exit_message
+
+
+def test_layers_that_are_not_there_are_no_settings_that_were_ignored(train):
+    settings = {}
+    for name in ('scalar_embed', 'readout'):
+        settings |= {f'{name}_mlp_hidden_layers_depth': 0, f'{name}_mlp_hidden_layers_width': None}
+    outputs, node = train({**settings, 'epochs': 1})
+    assert node.is_finished_ok, node.exit_message
+    assert outputs['results']['effective']['readout_mlp_hidden_layers_depth'] == 0
+
+
+def test_a_parent_of_nequip_is_judged_by_what_its_network_shows(run_inside, tmp_path, make_frames):
+    """A network of another kind, trained here for an epoch, as a parent that was found somewhere."""
+    script = """
+import json, sys
+from pathlib import Path
+from aiida_perovmlip.compute.architecture import Training, problem_of_shape
+from aiida_perovmlip.compute.architectures import allegro
+from aiida_perovmlip.compute.architectures.allegro import Allegro
+from aiida_perovmlip.compute.checkpoint import Checkpoint
+from aiida_perovmlip.compute.contract import JobError
+from aiida_perovmlip.compute.frames import Frames
+folder = Path(sys.argv[1])
+names = ('seed', 'model_dtype', 'type_names', 'r_max', 'l_max', 'parity', 'avg_num_neighbors', 'compile_mode',
+         'per_type_energy_shifts', 'per_type_energy_scales')
+build = allegro.new_network
+allegro.new_network = lambda *arguments: {
+    **{name: value for name, value in build(*arguments).items() if name in names},
+    '_target_': 'nequip.model.NequIPGNNModel', 'num_layers': 2, 'num_features': 4, 'num_bessels': 6}
+frames = Frames.open_folder(folder / 'frames')
+
+def training(name, parent=None, **said):
+    here = folder / name
+    (here / 'potential').mkdir(parents=True)
+    known = None if parent is None else Allegro().facts(parent)
+    settings = Allegro.Settings(batch_size=2, epochs=1, **said)
+    return Training(folder=here, training=frames, validation=frames, settings=settings, parent=parent, known=known,
+                    strategy='naive' if parent else 'scratch', checkpoint=Checkpoint(here / 'checkpoint', 'test'),
+                    said=frozenset({'batch_size', 'epochs', *said}))
+
+Allegro().train(training('one', r_max=4.0, l_max=1, parity=False))
+parent = folder / 'one' / 'potential'
+asked = training('two', parent, l_max=2, num_bessels=6)
+shown = Allegro().shape_of(parent, asked.settings)
+problem = problem_of_shape(asked, shown)
+try:
+    Allegro().train(training('three', parent, l_max=1, num_tensor_features=16))
+except JobError as error:
+    refusal = [error.status.value, error.message]
+done = Allegro().train(training('four', parent, r_max=4.0, l_max=1, num_layers=2))
+print(json.dumps([shown, problem, refusal, done.effective]))
+"""
+    from aiida_perovmlip.compute.frames import write_folder
+    from aiida_perovmlip.compute.shard import build_shards
+
+    write_folder(build_shards(make_frames(2)), tmp_path / 'frames')
+    shown, problem, refusal, effective = run_inside(script, tmp_path)
+    expected = {'r_max': 4.0, 'l_max': 1, 'parity': False, 'num_layers': 2, 'num_bessels': 6, 'dtype': 'float32'}
+    assert {name: shown[name] for name in expected} == expected
+    assert not [name for name in shown if 'tensor_features' in name or 'embed' in name]
+    assert problem.startswith('the parent decides what the potential is made of. `l_max`: asked 2, the parent has 1.')
+    assert refusal[0] == 'bad_input'
+    assert 'shows nothing like `num_tensor_features`' in refusal[1]
+    assert effective['learning_rate'] == config.TUNING_RATE
+    assert {name: effective[name] for name in shown} == shown
 
 
 def test_frames_without_a_stress_in_a_batch_of_their_own_spoil_nothing(train, make_frames, level):

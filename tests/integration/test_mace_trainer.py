@@ -83,6 +83,7 @@ def start(python, environment, make_frames):
             shutil.copytree(parent, folder / 'parent')
             inputs['parent'] = 'parent'
         said = {**(TUNE if parent else TINY), **(settings or {})}
+        said = {name: value for name, value in said.items() if value is not None}
         content = Request(
             task=registry.reference('tasks', 'train'),
             plugins={'architecture': registry.reference('architectures', 'mace')},
@@ -317,7 +318,8 @@ def test_elements_that_the_frames_lack_are_still_what_they_were(train, parent, p
     """At zero distance from the parent; where elements are dropped, this is reported."""
     lead = [replace(frame, numbers=np.where(frame.numbers == 55, 82, frame.numbers)) for frame in make_frames(4)]
     inputs = {'training': lead, 'validation': lead[:2], 'parent': parent / 'potential'}
-    kept = train(tmp_path / 'kept', {'epochs': 1, 'learning_rate': 1e-12}, **inputs)
+    with_caesium = {**inputs, 'validation': make_frames(2, seed=11)}
+    kept = train(tmp_path / 'kept', {'epochs': 1, 'learning_rate': 1e-12}, **with_caesium)
     assert kept.status is Status.OK, kept.error
     assert kept.results['facts']['elements'] == ['Cs', 'I', 'Pb']
     before, after = (predict(job, parent / 'validation') for job in (parent, tmp_path / 'kept'))
@@ -325,6 +327,41 @@ def test_elements_that_the_frames_lack_are_still_what_they_were(train, parent, p
     dropped = train(tmp_path / 'dropped', {'keep_elements': False}, **inputs)
     assert dropped.status is Status.OK, dropped.error
     assert dropped.results['dropped_elements'] == ['Cs']
+    needed = train(tmp_path / 'needed', {'keep_elements': False, 'epochs': 1}, **with_caesium)
+    assert needed.status is Status.OK, needed.error
+    assert needed.results['facts']['elements'] == ['Cs', 'I', 'Pb']  # it is only dropped where no frame holds it
+
+
+OTHER_NETWORKS = """
+import mace.modules.models as models, torch
+from aiida_perovmlip.compute.architectures.mace import network as mace_network
+folder = Path(sys.argv[2])
+network = mace_network.load(Path(sys.argv[1]) / 'mace.model')
+network.__class__ = models.MACE
+for name, each in {'plain': network, 'linear': torch.nn.Linear(2, 2), 'state': {'model': 1}}.items():
+    (folder / name).mkdir()
+    torch.save(each, folder / name / 'mace.model')
+print(json.dumps(None))
+"""
+
+
+def test_a_parent_that_cannot_be_trained_on_is_told_by_its_kind(train, parent, ask, tmp_path):
+    ask(OTHER_NETWORKS, parent / 'potential', tmp_path)
+    for name, words in {
+        'plain': 'The parent is a network of the kind `MACE`, but only a `ScaleShiftMACE`',
+        'linear': 'of the kind `Linear`, which is no MACE potential',
+        'state': 'of the kind `dict`, which is no MACE potential',
+    }.items():
+        response = train(tmp_path / f'with_{name}', parent=tmp_path / name)
+        assert (response.status, words in response.error['message']) == (Status.BAD_INPUT, True), response.error
+
+
+def test_a_readout_that_the_parent_does_not_have_is_refused_before_the_training(train, tmp_path):
+    single = train(tmp_path / 'single', {'num_interactions': 1, 'epochs': 1, 'readout_irreps': None})
+    assert single.status is Status.OK, single.error
+    again = train(tmp_path / 'again', {'readout_irreps': '4x0e'}, parent=tmp_path / 'single' / 'potential')
+    assert again.status is Status.BAD_INPUT
+    assert "`readout_irreps`: asked '4x0e', the parent has None" in again.error['message']
 
 
 def test_predictions_in_batches_are_those_of_the_calculator(parent, ask):
@@ -406,7 +443,7 @@ def test_stage_two_is_taken_up_with_its_own_learning_rate(start, train, ask, tmp
     wait_for(first, 8, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    for rate in (0.002, 0.0005):
+    for rate in (0.002, 0.0005, 20.0):
         folder = tmp_path / str(rate)
         folder.mkdir()
         _, step = go_on(first, folder)
@@ -414,7 +451,10 @@ def test_stage_two_is_taken_up_with_its_own_learning_rate(start, train, ask, tmp
         response = train(folder, settings | {'stage_two_learning_rate': rate})
         assert response.status is Status.OK, response.error
         assert response.results['resumed_from_step'] == step
-        assert response.results['effective']['stage_two_learning_rate'] == rate
+        effective = response.results['effective']
+        assert effective['stage_two_learning_rate'] == rate
+        assert effective['epochs_done'] + effective['stage_two_epochs_done'] == len(curve_of(folder)) == 28
+        assert (effective['best_step'] <= step) == (rate > 1.0)  # which spoils what was learned: the best is older
         newest = max((folder / 'checkpoints').glob('*_swa.pt'), key=lambda path: int(path.stem.split('-')[-1][:-4]))
         assert ask(RATES, newest) == [rate]
 
@@ -471,6 +511,44 @@ def test_a_state_that_was_cut_off_gives_way_to_the_one_before(train, killed, ask
     assert found == [0.005]
 
 
+def test_a_run_that_is_taken_up_says_of_the_energies_of_atoms_what_the_first_did(
+    start, train, parent, tmp_path, make_frames
+):
+    """Also where nobody would choose the same any more, as the level of the parent is known by now."""
+    shifted = of_head(make_frames(4, seed=10), 'default', shift=5.0)
+    inputs = {'training': shifted, 'validation': shifted[:2], 'parent': parent / 'potential'}
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    first.mkdir()
+    process = start(first, {'epochs': 400}, same_level=False, **inputs)
+    wait_for(first, 4, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    second.mkdir()
+    _, step = go_on(first, second)
+    response = train(second, {'epochs': step + 1}, same_level=True, **inputs)
+    assert response.status is Status.OK, response.error
+    assert response.results['resumed_from_step'] == step
+    assert response.results['effective']['atomic_energies'] == 'estimated'
+    for words in ('another level of theory than the parent', 'determine 1 combinations'):
+        assert [words in note for note in response.results['notes']].count(True) == 1
+
+
+def test_a_patience_that_is_shorter_than_before_counts_from_where_a_run_is_taken_up(start, train, tmp_path):
+    settings = {'epochs': 400, 'learning_rate': 0.3, 'ema_decay': 0.0}
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    first.mkdir()
+    process = start(first, settings)
+    wait_for(first, 16, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    second.mkdir()
+    _, step = go_on(first, second)
+    response = train(second, {**settings, 'epochs': 400, 'patience': 2})
+    assert response.status is Status.OK, response.error
+    assert response.results['effective']['patience'] == 2
+    assert step <= response.results['effective']['epochs_done'] < 400
+
+
 def test_another_network_cannot_take_up_a_state(train, killed, tmp_path):
     go_on(killed, tmp_path)
     response = train(tmp_path, {'epochs': 500, 'hidden_irreps': '8x0e'})
@@ -488,7 +566,9 @@ def test_a_stage_that_does_not_improve_gives_way_to_the_next(train, tmp_path):
     assert [entry['step'] for entry in curve] == list(range(1, len(curve) + 1))
     losses = [entry['validation_loss'] for entry in first]
     assert losses.index(min(losses)) == len(losses) - 3
-    assert response.results['effective']['best_step'] > len(first)
+    effective = response.results['effective']
+    assert effective['best_step'] > len(first)
+    assert (effective['epochs'], effective['epochs_done']) == (40, len(first))
     assert response.results['notes'][0].startswith('Stage 1 ended after')
     assert second[0]['validation_loss'] > 5 * losses[-1]  # other weights
 

@@ -22,7 +22,7 @@ from aiida.engine import run_get_node
 
 from aiida_perovmlip.calculations.evaluate import EvaluateCalculation
 from aiida_perovmlip.calculations.train import TrainNepCalculation
-from aiida_perovmlip.compute.architectures.nep.potential_file import FILENAME, read_nep
+from aiida_perovmlip.compute.architectures.nep.potential_file import FILENAME, Header, read_nep
 from aiida_perovmlip.compute.extxyz import read_extxyz
 from aiida_perovmlip.data.potential import PotentialData
 
@@ -396,6 +396,75 @@ def test_a_parent_that_is_slimmed_predicts_exactly_what_it_did(bare, nep89, tmp_
     assert found['worst'][0] == 0.0
     assert found['worst'][1] == 0.0
     assert found['worst'][2] > 0.1
+
+
+CUTOFFS = {'H': (4.0, 3.0), 'I': (5.5, 4.5), 'Cs': (6.0, 3.5), 'C': (4.5, 4.0), 'Pb': (5.0, 4.0)}
+"""Radial and angular cutoff of each element in Å, in an order of elements that is not that of the alphabet."""
+
+
+@pytest.fixture
+def several_cutoffs(tmp_path):
+    """Return a potential of made-up parameters whose elements have cutoffs of their own."""
+    folder = tmp_path / 'several'
+    folder.mkdir()
+    pairs = ' '.join(f'{radial:g} {angular:g}' for radial, angular in CUTOFFS.values())
+    lines = [f'nep4 {len(CUTOFFS)} {" ".join(CUTOFFS)}', f'cutoff {pairs} 200 100', 'n_max 2 2', 'basis_size 4 4']
+    lines += ['l_max 2 0 0', 'ANN 5 0']
+    header = Header(tuple(CUTOFFS), (6.0, 4.5), (2, 2), (4, 4), (2, 0, 0), 5, None, tuple(CUTOFFS.values()))
+    values = np.random.default_rng(0).normal(0, 0.3, header.n_values)
+    (folder / FILENAME).write_text('\n'.join([*lines, *(f'{value:.7e}' for value in values)]) + '\n')
+    assert read_nep(folder / FILENAME).header == header
+    return PotentialData(
+        folder,
+        architecture='nep',
+        elements=sorted(CUTOFFS),
+        cutoff=6.0,
+        dtype='float32',
+        n_parameters=header.n_parameters,
+    ).store()
+
+
+def test_the_elements_that_are_kept_keep_their_own_cutoffs(train, several_cutoffs, predict, bare, tmp_path):
+    still = {'steps': 1, 'learning_rate': 1e-12, 'final_learning_rate': 1e-12, 'batch_size': 2}
+    outputs, node = train({**still, 'atomic_energies': 'parent'}, parent=several_cutoffs)
+    assert node.is_finished_ok, node.exit_message
+    kept = {symbol: CUTOFFS[symbol] for symbol in ('I', 'Cs', 'Pb')}  # in the order of the file
+    (tmp_path / 'nep.txt').write_bytes(potential_bytes(outputs['potential']))
+    folder = outputs['remote_folder'].get_remote_path()
+    found = bare(
+        """
+        import json, sys
+        from calorine.nep import read_model
+        models = [read_model(path) for path in sys.argv[1:]]
+        print(json.dumps([[model.types, model.radial_cutoff, model.angular_cutoff] for model in models]))
+        """,
+        tmp_path / 'nep.txt',
+        f'{folder}/parent.txt',
+    )
+    radial, angular = ([pair[kind] for pair in kept.values()] for kind in (0, 1))
+    assert found == [[list(kept), radial, angular]] * 2
+    effective = outputs['results']['effective']
+    assert effective['radial_cutoff'] == {symbol: pair[0] for symbol, pair in kept.items()}
+    before, _ = predict(several_cutoffs, node.inputs.validation)
+    after, _ = predict(outputs['potential'], node.inputs.validation)
+    size = np.abs(before.get_array('forces')).max()
+    assert size > 1e-3
+    assert np.abs(after.get_array('forces') - before.get_array('forces')).max() < 1e-4 * size
+
+
+def test_one_cutoff_for_all_is_not_asked_of_a_parent_with_several(train, several_cutoffs):
+    _, node = train({'radial_cutoff': 6.0, 'steps': 1, 'batch_size': 2}, parent=several_cutoffs)
+    assert node.exit_status == 210
+    assert '`radial_cutoff`: asked 6.0, the parent has {' in node.exit_message
+
+
+def test_the_cutoffs_of_the_parent_can_be_said_again(train, nep89):
+    settings = {'radial_cutoff': 6.0, 'angular_cutoff': 5.0, 'steps': 1, 'batch_size': 2}
+    for left_out in ('angular_cutoff', None):
+        given = {name: value for name, value in settings.items() if name != left_out}
+        outputs, node = train(given, parent=nep89)
+        assert node.is_finished_ok, node.exit_message
+        assert outputs['results']['effective']['angular_cutoff'] == 5.0
 
 
 def test_fine_tuning_starts_where_the_parent_is_and_names_what_it_forgets(train, nep89, predict):

@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from aiida import orm
+from aiida.common import AttributeDict
 from aiida.engine import run_get_node
 
-from aiida_perovmlip.calculations.feasibility import parent_to_be
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
-from aiida_perovmlip.workflows.continual import ContinualWorkChain
+from aiida_perovmlip.workflows.continual import ContinualWorkChain, _validate
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_levels_and_elements_of_later_stages_are_judged_before_the_first_runs(ru
         (
             'unruly',
             [first, first, {**first, 'validation': sodium}],
-            'stage `stage_03`: the validation dataset holds Na',
+            'stage `stage_03`: the validation dataset holds Na, which the potential will not know',
         ),
         ('mace', [tested, tested, {**tested, 'settings': {'batch_size': 50}}], 'stage_03`.*only 4 training frames'),
         ('mace', [tested, first], 'stage `stage_02`: MACE chooses the best epoch'),
@@ -125,12 +126,74 @@ def test_levels_and_elements_of_later_stages_are_judged_before_the_first_runs(ru
 
 def test_what_a_multihead_stage_has_learned_may_be_replayed_by_the_next(make_frames, sets):
     """The potential of the second stage knows the levels of both, so that frames of the first can be replayed."""
-    other = DatasetData.from_frames(make_frames(2, seed=8), {'labeller': 'test', 'functional': 'other'}).store()
-    first = parent_to_be('scratch', sets[0], None)
-    second = parent_to_be('multihead', other, first)
-    assert second.fingerprints == {sets[0].level.fingerprint, other.level.fingerprint}
-    assert parent_to_be('naive', other, second).fingerprints == {other.level.fingerprint}
-    assert second.facts.elements == ('Cs', 'I', 'Pb')
+    other = DatasetData.from_frames(make_frames(4, seed=8), {'labeller': 'test', 'functional': 'other'}).store()
+    stages = {
+        'stage_01': {'training': sets[0], 'validation': sets[1]},
+        'stage_02': {'training': other, 'validation': other, 'replay': sets[0], 'strategy': orm.Str('multihead')},
+        'stage_03': {'training': other, 'validation': other, 'replay': sets[1], 'strategy': orm.Str('multihead')},
+    }
+
+    def problem(**last):
+        settings = {name: orm.Dict({'batch_size': 2, **(last if name == 'stage_03' else {})}) for name in stages}
+        given = {name: {**stage, 'settings': settings[name]} for name, stage in stages.items()}
+        return _validate(AttributeDict({'architecture': orm.Str('mace'), 'stages': given}), None)
+
+    assert problem(parent_head='parent') is None
+    assert 'stage `stage_03`: the replayed frames are of another level' in problem(parent_head='default')
+    assert 'stage `stage_03`: the parent has the heads parent, default; say by `parent_head`' in problem()
+    assert 'stage `stage_03`: the parent has no head `typo`; it has parent, default' in problem(parent_head='typo')
+
+
+def test_a_stage_after_one_with_several_heads_has_to_say_which_before_the_first_runs(run, sets, make_frames):
+    other = DatasetData.from_frames(make_frames(4, seed=8), {'labeller': 'test', 'functional': 'other'}).store()
+    stages = [
+        {'training': sets[0], 'validation': sets[1]},
+        {'training': other, 'validation': other, 'replay': sets[0], 'strategy': 'multihead'},
+        {'training': sets[0], 'validation': sets[1]},
+    ]
+    with pytest.raises(ValueError, match='stage `stage_03`: the parent has the heads parent, default; say by `parent_'):
+        run(stages, 'mace', settings={'batch_size': 2})
+
+
+@pytest.mark.parametrize(
+    ('architecture', 'common', 'first', 'later', 'words'),
+    [
+        ('mace', {}, {'r_max': 4.0}, {'r_max': 4.5}, '`r_max`: asked 4.5, the parent has 4.0'),
+        ('mace', {}, {}, {'r_max': 4.5}, '`r_max`: asked 4.5, the parent has 6.0'),  # of the protocol
+        ('mace', {'r_max': 4.0}, {'r_max': 4.5}, {}, '`r_max`: asked 4.0, the parent has 4.5'),
+        ('mace', {}, {'max_ell': 1}, {'max_ell': 3}, '`max_ell`: asked 3, the parent has 1'),
+        ('mace', {}, {'num_interactions': 1}, {'readout_irreps': '4x0e'}, '`readout_irreps`: asked .4x0e., the parent'),
+        ('nep', {}, {'radial_cutoff': 6.0}, {'radial_cutoff': 7.0}, '`radial_cutoff`: asked 7.0, the parent has 6.0'),
+        ('allegro', {}, {}, {'l_max': 3}, '`l_max`: asked 3, the parent has'),
+    ],
+)
+def test_a_network_that_a_later_stage_asks_for_is_compared_before_the_first_runs(
+    run, sets, architecture, common, first, later, words
+):
+    stages = [
+        {'training': sets[0], 'validation': sets[1], 'settings': first},
+        {'training': sets[0], 'validation': sets[1]},
+        {'training': sets[0], 'validation': sets[1], 'settings': later},
+    ]
+    size = {} if architecture == 'nep' else {'batch_size': 2}
+    stage = 'stage_02' if common else 'stage_03'
+    with pytest.raises(ValueError, match=f'stage `{stage}`: the parent decides .*{words}'):
+        run(stages, architecture, settings={**size, **common})
+
+
+def test_the_same_network_in_all_stages_is_not_refused(sets):
+    settings = [{'hidden_irreps': '8x0e+8x1o', 'r_max': 4.0}, {'hidden_irreps': '8x0e + 8x1o', 'r_max': 4.0}, {}]
+    stages = {
+        f'stage_{number:02d}': {
+            'training': sets[0],
+            'validation': sets[1],
+            'settings': orm.Dict({'batch_size': 2, **given}),
+        }
+        for number, given in enumerate(settings, 1)
+    }
+    assert _validate(AttributeDict({'architecture': orm.Str('mace'), 'stages': stages}), None) is None
+    stages['stage_03'] |= {'settings': orm.Dict({'batch_size': 2, 'r_max': 7.0}), 'strategy': orm.Str('scratch')}
+    assert _validate(AttributeDict({'architecture': orm.Str('mace'), 'stages': stages}), None) is None
 
 
 def test_a_later_stage_from_scratch_takes_no_parent(run, sets):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 
 from aiida_perovmlip.compute import registry
-from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, common_problem, missing_elements
+from aiida_perovmlip.compute.architecture import Architecture, Plan, PotentialFacts, common_problem, problem_of_shape
 from aiida_perovmlip.compute.frames import Frames
 from aiida_perovmlip.compute.settings import read_settings
 from aiida_perovmlip.compute.shard import Shard
@@ -63,29 +63,22 @@ class DescribedFrames(Frames):
             _refuse('the columns')
         values = self._told.get(VALUES[wanted[0]], [])
         found = {wanted[0]: np.array(values, dtype=np.int64)} if values else {}
-        return iter([Shard({'offsets': np.arange(len(values) + 1), **found}, {})])
-
-
-class UnnamedHeads(tuple[str, ...]):
-    """The heads of a potential that is not there yet: nobody knows their names."""
-
-    __slots__ = ()
-
-    def __getitem__(self, index: Any) -> NoReturn:
-        _refuse('a head')
+        return iter([Shard({'offsets': np.arange(max(len(values), 1) + 1), **found}, {})])
 
 
 @dataclass(frozen=True)
 class Parent:
     """What is known of a parent.
 
-    :param facts: what is in it; of one that is not there yet the elements that it will know at most, while all else is
+    :param facts: what is in it; of one that is not there yet, what it will be where that is known, while all else is
         zero or empty, by which architectures know that nobody knows it.
-    :param fingerprints: those of the levels of theory that it knows, or will know at most.
+    :param fingerprints: of the level of theory of each head, where it is known.
+    :param first: of one that is not there yet, the settings by which its network will be made, where that is known.
     """
 
     facts: PotentialFacts
-    fingerprints: frozenset[str]
+    fingerprints: Mapping[str, str]
+    first: Any = None
 
     @classmethod
     def of(cls, potential: PotentialData) -> Parent:
@@ -100,21 +93,75 @@ class Parent:
         )
         return cls(facts, _fingerprints(potential))
 
-
-def parent_to_be(strategy: str, training: DatasetData, parent: Parent | None) -> Parent:
-    """Return what can be known of the potential that a training will give, before it is trained."""
-    elements = training.elements if parent is None or strategy == 'scratch' else parent.facts.elements
-    own = _fingerprints(training)
-    levels = own | parent.fingerprints if parent is not None and strategy == 'multihead' else own
-    return Parent(PotentialFacts(elements=tuple(elements), cutoff=0.0, heads=UnnamedHeads(), dtype=''), levels)
+    def level(self, head: str | None) -> str | None:
+        """Return the fingerprint of the level of theory of a head; None where nobody knows it."""
+        return None if head is None else self.fingerprints.get(head)
 
 
-def has_level_of_parent(training: DatasetData, parent: Parent | None) -> bool | None:
-    """Whether the labels are of a level of theory that the parent knows; None where nobody knows that."""
-    own = _fingerprints(training)
-    if parent is None or not parent.fingerprints or not own:
-        return None
-    return own <= parent.fingerprints
+def parent_to_be(name: str, settings: dict[str, Any], inputs: Any, strategy: str, parent: Parent | None) -> Parent:
+    """Return what can be known of the potential that a training will give, before it is trained.
+
+    :param inputs: as those of `problem_of_training`, which found nothing to refuse.
+    """
+    known = None if strategy == 'scratch' else parent
+    architecture, plan = _plan(name, settings, inputs, strategy, known)
+    origins = architecture.heads_to_be(plan)
+    theirs = {'training': _fingerprints(inputs['training']), 'parent': known.fingerprints if known is not None else {}}
+    levels = {head: theirs[of].get(there) for head, (of, there) in origins.items()}
+    if len(origins) == 1 and len(own := set(theirs['training'].values())) == 1:
+        levels = dict.fromkeys(origins, next(iter(own)))
+    shape = {fact: getattr(plan.settings, setting) for setting, fact in architecture.known_shape.items()}
+    shape = {fact: getattr(known.facts, fact) for fact in shape} if known is not None else shape
+    facts = PotentialFacts(
+        elements=tuple(sorted(architecture.elements_to_be(plan))),
+        cutoff=shape.get('cutoff') or 0.0,
+        heads=tuple(origins),
+        dtype=shape.get('dtype') or '',
+    )
+    first = known.first if known is not None else plan.settings
+    return Parent(facts, {head: level for head, level in levels.items() if level is not None}, first)
+
+
+def has_level_of_parent(
+    name: str, settings: dict[str, Any], training: DatasetData, parent: Parent | None
+) -> bool | None:
+    """Whether the labels are of the level of theory of the parent's head that is trained on; None where nobody knows.
+
+    :param settings: those of the architecture of this name, which say which head that is.
+    """
+    own = set(_fingerprints(training).values())
+    level = _level_of_parent(*_load(name, settings), parent)
+    return None if level is None or not own else own == {level}
+
+
+def _level_of_parent(architecture: Architecture, settings: Any, parent: Parent | None) -> str | None:
+    """Return the level of theory of the parent's head that is trained on; None where nobody knows it."""
+    return None if parent is None else parent.level(architecture.head_of_parent(settings, parent.facts.heads))
+
+
+def _load(name: str, settings: dict[str, Any]) -> tuple[Architecture, Any]:
+    """Return an architecture and its settings."""
+    architecture: Architecture = registry.load('architectures', name)()
+    return architecture, read_settings(architecture.Settings, settings)
+
+
+def _plan(
+    name: str, settings: dict[str, Any], inputs: Any, strategy: str, parent: Parent | None
+) -> tuple[Architecture, Plan]:
+    """Return an architecture and what it is to do, as far as attributes tell."""
+    architecture, values = _load(name, settings)
+    training, validation, replay = (inputs.get(each, None) for each in ('training', 'validation', 'replay'))
+    plan = Plan(
+        strategy=strategy,
+        settings=values,
+        training=DescribedFrames(training),
+        validation=None if validation is None else DescribedFrames(validation),
+        replay=None if replay is None else DescribedFrames(replay),
+        known=None if parent is None else parent.facts,
+        said=frozenset(settings),
+        has_level_of_parent=has_level_of_parent(name, settings, training, parent),
+    )
+    return architecture, plan
 
 
 def strategy_of(inputs: Any) -> str:
@@ -134,23 +181,14 @@ def problem_of_training(
     training: DatasetData = inputs['training']
     validation: DatasetData | None = inputs.get('validation', None)
     replay: DatasetData | None = inputs.get('replay', None)
-    architecture: Architecture = registry.load('architectures', name)()
-    values = read_settings(architecture.Settings, settings)
+    architecture, plan = _plan(name, settings, inputs, strategy, parent)
     problem = _problem_of_labels(training, validation) or _problem_of_mixture(
         architecture, strategy, training, validation
     )
-    if problem is None and replay is not None and architecture.learns_from_replay(values):
-        problem = _problem_of_replay(replay, parent)
-    plan = Plan(
-        strategy=strategy,
-        settings=values,
-        training=DescribedFrames(training),
-        validation=None if validation is None else DescribedFrames(validation),
-        replay=None if replay is None else DescribedFrames(replay),
-        known=None if parent is None else parent.facts,
-        said=frozenset(settings),
-        has_level_of_parent=has_level_of_parent(training, parent),
-    )
+    if problem is None and replay is not None and architecture.learns_from_replay(plan.settings):
+        problem = _problem_of_replay(replay, _level_of_parent(architecture, plan.settings, parent))
+    if problem is None and parent is not None and parent.first is not None:
+        problem = problem_of_shape(plan, architecture.shape_to_be(parent.first, plan.settings))
     try:
         return problem or common_problem(architecture, plan)
     except NotToldError:
@@ -163,15 +201,15 @@ def _problem_of_labels(training: DatasetData, validation: DatasetData | None) ->
         missing = sorted({'energy', 'forces'} - set(dataset.labels)) if dataset is not None else []
         if missing:
             return f'the {what} dataset has no {" and no ".join(missing)}; label it first.'
-    unseen = missing_elements(validation.elements, training.elements) if validation is not None else []
-    return f'the validation dataset holds {", ".join(unseen)}, which the training dataset does not.' if unseen else None
+    return None
 
 
 def _problem_of_mixture(
     architecture: Architecture, strategy: str, training: DatasetData, validation: DatasetData | None
 ) -> str | None:
     """Return a sentence where levels of theory are mixed that the potential cannot tell apart."""
-    fingerprints = _fingerprints(training) | (_fingerprints(validation) if validation is not None else frozenset())
+    sets = [dataset for dataset in (training, validation) if dataset is not None]
+    fingerprints = {each for dataset in sets for each in _fingerprints(dataset).values()}
     if len(fingerprints) > 1 and not architecture.has_heads(strategy):
         heads = ', '.join(training.levels)
         return (
@@ -196,16 +234,18 @@ def problem_of_levels(training: DatasetData, validation: DatasetData | None) -> 
     return None
 
 
-def _problem_of_replay(replay: DatasetData, parent: Parent | None) -> str | None:
-    """Return a sentence where the labels of replayed frames cannot be learned as those of the parent's level."""
+def _problem_of_replay(replay: DatasetData, level: str | None) -> str | None:
+    """Return a sentence where the labels of replayed frames cannot be learned as those of the parent's level.
+
+    :param level: the fingerprint of that of the head that is trained on; None where nobody knows it.
+    """
     missing = sorted({'energy', 'forces'} - set(replay.labels))
     if missing:
         return (
             f'the replay dataset has no {" and no ".join(missing)}; label it first, or let the parent say what it is.'
         )
-    theirs = _fingerprints(replay)
-    known = parent.fingerprints if parent is not None else frozenset()
-    if len(theirs) > 1 or (known and not theirs <= known):
+    theirs = set(_fingerprints(replay).values())
+    if len(theirs) > 1 or (level is not None and theirs != {level}):
         return (
             'the replayed frames are of another level of theory than the parent, whose knowledge they are to keep; '
             'take frames of its level, or let the parent label them.'
@@ -213,8 +253,9 @@ def _problem_of_replay(replay: DatasetData, parent: Parent | None) -> str | None
     return None
 
 
-def _fingerprints(node: DatasetData | PotentialData) -> frozenset[str]:
-    return frozenset(level.fingerprint for level in node.levels.values())
+def _fingerprints(node: DatasetData | PotentialData) -> dict[str, str]:
+    """Return the fingerprint of the level of theory of each head."""
+    return {head: level.fingerprint for head, level in node.levels.items()}
 
 
 def _refuse(what: str) -> NoReturn:

@@ -113,11 +113,12 @@ class TrainCalculation(ComputeCalculation):
     def settings(self) -> dict[str, Any]:
         """Return the settings of the architecture, the strategy, and what else only the nodes tell."""
         parent = Parent.of(self.inputs.parent) if 'parent' in self.inputs else None
+        name, settings = self.inputs.architecture.value, self.inputs.settings.get_dict()
         return {
-            self.inputs.architecture.value: self.inputs.settings.get_dict(),
+            name: settings,
             'strategy': strategy_of(self.inputs),
             'restart': 'restart' in self.inputs,
-            'has_level_of_parent': has_level_of_parent(self.inputs.training, parent),
+            'has_level_of_parent': has_level_of_parent(name, settings, self.inputs.training, parent),
         }
 
     def folders(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,10 +14,11 @@ import numpy as np
 
 from aiida_perovmlip.compute.checkpoint import Checkpoint, State
 from aiida_perovmlip.compute.contract import JobError, Status
-from aiida_perovmlip.compute.frame import Array, Frame
+from aiida_perovmlip.compute.frame import DEFAULTS, Array, Frame
 from aiida_perovmlip.compute.frames import Frames
 from aiida_perovmlip.compute.plugin import Plugin
 from aiida_perovmlip.compute.settings import are_same
+from aiida_perovmlip.compute.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Plan:
         training from scratch.
     :param said: names of the settings that the user gave; None where nobody kept them, and then those count that are
         not the defaults.
-    :param has_level_of_parent: whether the labels of the training frames are of the level of theory that the parent
-        was trained on; None where one of the two is not known.
+    :param has_level_of_parent: whether the labels of the training frames are of the level of theory of the head of the
+        parent that is trained on; None where one of the two is not known.
     """
 
     strategy: str = 'scratch'
@@ -146,9 +148,40 @@ class Architecture(Plugin):
         """Return a sentence where this plan cannot work, before anything runs."""
         return None
 
+    sees: ClassVar[tuple[str, ...]] = ()
+    """What it sees of a cell besides its atoms: names of `UNSEEN`."""
+
     def has_heads(self, strategy: str) -> bool:
         """Whether a training by this strategy can have a head for each of several levels of theory."""
         return False
+
+    def head_of_parent(self, settings: Any, heads: Sequence[str]) -> str | None:
+        """Return the head of a parent that is trained on; None where that is not said."""
+        return heads[0] if len(heads) == 1 else None
+
+    def heads_to_be(self, plan: Plan) -> dict[str, tuple[str, str]]:
+        """Return the heads of the potential that a plan gives: for each whose it is, and its name there.
+
+        Whose is `training` or `parent`; the level of theory is that one's. Where several heads of the training frames
+        become one, its name there is empty.
+        """
+        names = list(plan.training.categories('head'))
+        return {'default': ('training', names[0] if len(names) == 1 else '')}
+
+    def elements_to_be(self, plan: Plan) -> frozenset[str]:
+        """Return the elements that the potential of a plan will know, as somebody taught it these.
+
+        They are those of the training frames and, unless the architecture drops what no frame holds, of the parent.
+        """
+        return frozenset(plan.training.elements()) | frozenset(plan.known.elements if plan.known is not None else ())
+
+    def shape_to_be(self, first: Any, settings: Any) -> dict[str, Any]:
+        """Return what the settings of `shape` will be of a potential that was made from scratch, and trained on since.
+
+        :param first: the settings by which it was made.
+        :param settings: those of the training that will have it as parent, which may spell the same in another way.
+        """
+        return {name: value for name in self.shape if (value := getattr(first, name)) is not None}
 
     def may_change(self, settings: Any, state: State) -> frozenset[str]:
         """Return the settings that a run which is taken up at a state may have otherwise than the runs before it.
@@ -161,7 +194,7 @@ class Architecture(Plugin):
         """Return whether the labels of replayed frames are learned, and not what the parent says of these."""
         return True
 
-    def smaller_batch(self, settings: Any) -> dict[str, Any] | None:
+    def smaller_batch(self, settings: Any, has_parent: bool = False) -> dict[str, Any] | None:
         """Return the settings to change where memory ran out, as far as possible without another result.
 
         None where there is nothing smaller.
@@ -174,6 +207,9 @@ class Architecture(Plugin):
 
     shape: ClassVar[tuple[str, ...]] = ()
     """Settings that a parent has the last word on: those of its network. A protocol leaves them to it."""
+
+    for_new: ClassVar[tuple[str, ...]] = ()
+    """Further settings that a protocol gives to new potentials alone: rates that would spoil what a parent knows."""
 
     known_shape: ClassVar[dict[str, str]] = {}
     """Those of `shape` that are a fact of any potential, with the name of that in `PotentialFacts`: where they differ
@@ -242,8 +278,26 @@ def common_problem(architecture: Architecture, plan: Plan) -> str | None:
     if unknown and known is not None:
         return f'the parent does not know {", ".join(unknown)}; it knows {", ".join(known.elements)}.'
     facts = {setting: getattr(known, fact) for setting, fact in architecture.known_shape.items() if known is not None}
-    problem = problem_of_shape(plan, {setting: fact for setting, fact in facts.items() if fact})
-    return problem or architecture.check(plan)
+    return (
+        _problem_of_validation(architecture, plan)
+        or problem_of_shape(plan, {setting: fact for setting, fact in facts.items() if fact})
+        or architecture.check(plan)
+        or problem_of_states(architecture, plan)
+    )
+
+
+def _problem_of_validation(architecture: Architecture, plan: Plan) -> str | None:
+    """Return a sentence where validation frames hold elements that the potential will have learned nothing of."""
+    if plan.validation is None:
+        return None
+    learned = architecture.elements_to_be(plan)
+    missing = missing_elements(plan.validation.elements(), sorted(learned))
+    if not missing:
+        return None
+    return (
+        f'the validation dataset holds {", ".join(missing)}, which the potential will not know: it learns '
+        f'{", ".join(sorted(learned))}. Take such frames out, or into the training dataset.'
+    )
 
 
 def problem_of_shape(plan: Plan, shown: Mapping[str, Any]) -> str | None:
@@ -266,6 +320,13 @@ OTHER_LEVEL = (
 """What is to be said where `default_way` is not to keep the energies of the parent."""
 
 
+UNKNOWN_LEVEL = (
+    'It is not known whether the frames are of the level of theory of the parent. As nothing was said by '
+    '`atomic_energies`, the energies of atoms are those of the parent; take `estimated` where the levels differ.'
+)
+"""What is to be said where `default_way` keeps the energies of the parent for want of better knowledge."""
+
+
 def default_way(plan: Plan) -> str:
     """Return where energies of atoms come from if nothing is said: another level has another zero of energy."""
     if plan.known is None:
@@ -273,29 +334,81 @@ def default_way(plan: Plan) -> str:
     return 'estimated' if plan.has_level_of_parent is False else 'parent'
 
 
+def notes_of_way(plan: Plan) -> list[str]:
+    """Return what is to be said where energies of atoms come from `default_way`."""
+    if plan.known is None or plan.has_level_of_parent:
+        return []
+    return [UNKNOWN_LEVEL if plan.has_level_of_parent is None else OTHER_LEVEL]
+
+
 UNSEEN = {'charge': ('charge', 'charges'), 'spin': ('spin multiplicity', 'spin multiplicities')}
 """What two frames can differ in without a difference in their atoms, in words."""
 
 
-def problem_of_states(name: str, *sets: Frames | None) -> str | None:
-    """Return a sentence where frames differ in their charge or their spin, of which most architectures see nothing.
+def problem_of_states(architecture: Architecture, plan: Plan) -> str | None:
+    """Return a sentence where frames of the same atoms differ in their charge or their spin, which nobody would see.
 
-    Frames that do not tell their charge are neutral; those that do not tell their spin agree with any.
-
-    :param name: the architecture, as people write it.
+    Those of other atoms may: an atom by itself has a spin of its own, a defect its charge. Nor are frames compared that
+    teach different heads.
     """
-    for column, (words, plural) in UNSEEN.items():
-        found: set[int] = set()
-        for chunk in (chunk for frames in sets if frames is not None for chunk in frames.chunks((column,))):
-            default = {0} if column == 'charge' else set()
-            found |= set(np.unique(chunk.columns[column]).tolist()) if column in chunk.columns else default
-        if len(found) > 1:
-            values = ', '.join(f'{value:+d}' if value and column == 'charge' else str(value) for value in sorted(found))
-            return (
-                f'the frames have the {plural} {values}, but {name} does not see the {words} of a cell; train one '
-                f'potential for each {words}.'
-            )
+    sets = [each for each in (plan.training, plan.validation) if each is not None]
+    groups = [sets]
+    if plan.replay is not None and architecture.learns_from_replay(plan.settings):
+        groups.append([plan.replay])
+    for column in (name for name in UNSEEN if name not in architecture.sees):
+        for group in groups:
+            values = _clashing(column, group, by_head=architecture.has_heads(plan.strategy))
+            if values:
+                return _clash(architecture.name, column, values)
     return None
+
+
+def _clash(name: str, column: str, values: Sequence[int]) -> str:
+    """Return the sentence on frames that differ in what an architecture does not see."""
+    words, plural = UNSEEN[column]
+    shown = ', '.join(f'{value:+d}' if value and column == 'charge' else str(value) for value in values)
+    return (
+        f'frames of the same atoms have the {plural} {shown}, but {name} does not see the {words} of a cell; train one '
+        f'potential for each {words}.'
+    )
+
+
+def _clashing(column: str, sets: Sequence[Frames], by_head: bool) -> list[int]:
+    """Return the values of a column that frames of one composition have, if these are several.
+
+    Frames that do not tell their charge are neutral; those that do not tell their spin agree with any. Atoms are only
+    read where there are several values at all.
+    """
+    alone = {value for frames in sets for chunk in frames.chunks((column,)) for value in _values(column, chunk)}
+    if len(alone) < 2:
+        return []
+    found: dict[tuple[str, bytes], set[int]] = {}
+    for chunk in (chunk for frames in sets for chunk in frames.chunks((column, 'numbers', 'head'))):
+        for head, composition, value in zip(
+            _heads(chunk) if by_head else [''] * len(chunk), _compositions(chunk), _values(column, chunk), strict=False
+        ):
+            values = found.setdefault((head, composition), set())
+            values.add(value)
+    return next((sorted(values) for values in found.values() if len(values) > 1), [])
+
+
+def _values(column: str, chunk: Shard) -> list[int]:
+    """Return the charge or the spin of each frame; none where frames do not tell a spin."""
+    if column in chunk.columns:
+        return [int(value) for value in chunk.columns[column]]
+    return [0] * len(chunk) if column == 'charge' else []
+
+
+def _heads(chunk: Shard) -> list[str]:
+    """Return the head of each frame."""
+    names = chunk.names.get('head', (DEFAULTS['head'],))
+    return [names[code] for code in chunk.columns.get('head', np.zeros(len(chunk), np.int32))]
+
+
+def _compositions(chunk: Shard) -> Iterator[bytes]:
+    """Yield for each frame what is equal where the numbers of atoms of all elements are."""
+    for start, end in pairwise(chunk.columns['offsets']):
+        yield np.sort(chunk.columns['numbers'][start:end]).tobytes()
 
 
 def missing_elements(wanted: Sequence[str], known: Sequence[str]) -> list[str]:

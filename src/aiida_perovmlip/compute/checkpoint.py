@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiida_perovmlip.compute.contract import name_non_finite
+from aiida_perovmlip.compute.contract import JobError, Status, name_non_finite
 
 FOLDER = 'checkpoint'
 """The folder of the job that holds it; a run that goes on with the training finds a copy of it there."""
@@ -46,6 +46,17 @@ class State:
     def file(self, name: str) -> Path:
         """Return where a file of this state lies."""
         return self.folder / name
+
+    def told(self, *names: str) -> dict[str, Any]:
+        """Return entries of `about`; a state that lacks one of them cannot be gone on from."""
+        missing = ', '.join(f'`{name}`' for name in names if name not in self.about)
+        if missing:
+            raise JobError(
+                Status.BAD_INPUT,
+                f'The state of step {self.step} does not tell {missing}: an earlier version of this package left it. '
+                'It cannot be gone on from; train anew, without `restart`.',
+            )
+        return {name: self.about[name] for name in names}
 
 
 class Checkpoint:

@@ -130,9 +130,14 @@ def _stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+START = f'----- A program starts here; {COMMAND} tells how. -----'
+"""The line of a log before what a program prints: runs in one folder share a log."""
+
+
 def start_child(command: list[str], folder: Path, log: IO[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a program that writes into a log and does not outlive this process; `COMMAND` tells how to run it again."""
     different = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+    print(START, file=log, flush=True)
     (folder / COMMAND).write_text(json.dumps({'command': command, 'environment': different}, indent=1))
     return subprocess.Popen(
         command,
@@ -168,11 +173,11 @@ def failure_of(code: int, log: str, when: str, advice: str, results: dict[str, A
     """Return why a trainer failed.
 
     :param code: its exit status; minus the number of the signal that ended it.
-    :param log: what it printed.
+    :param log: what it printed, after whatever was printed by programs that were started before it.
     :param when: how far it had come.
     :param advice: what takes less memory.
     """
-    if any(words in log.lower() for words in MEMORY):
+    if any(words in of_last_program(log).lower() for words in MEMORY):
         return JobError(Status.OUT_OF_MEMORY, f'The trainer ran out of memory {when}; {advice}.', results)
     if code in KILLED:
         message = (
@@ -193,10 +198,15 @@ def name_of_signal(number: int) -> str:
         return f'signal {number}'
 
 
+def of_last_program(log: str) -> str:
+    """Return what the program that was started last has printed."""
+    return log.rpartition(START)[2]
+
+
 def last_lines_of(log: str, count: int = 5) -> str:
     """Return the end of what a program printed."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return 'The log ends: ' + ' | '.join(lines[-count:])
+    lines = [line.strip() for line in of_last_program(log).splitlines() if line.strip()]
+    return 'The log ends: ' + (' | '.join(lines[-count:]) or 'nothing was printed.')
 
 
 def run_attached(module: str, arguments: list[str]) -> None:

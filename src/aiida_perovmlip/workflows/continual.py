@@ -202,7 +202,8 @@ def _validate(inputs: Mapping[str, Any], _: Any) -> str | None:
             problem = _first(inputs, stage) if number == 0 else _later(inputs['architecture'].value, stage, parent)
         if problem is not None:
             return f'stage `{name}`: {problem}'
-        parent = parent_to_be(_strategy(stage, parent), stage['training'], parent)
+        settings = stage['settings'].get_dict() if 'settings' in stage else {}
+        parent = parent_to_be(inputs['architecture'].value, settings, stage, _strategy(stage, parent), parent)
     return None
 
 

@@ -219,7 +219,7 @@ class TrainWorkChain(BaseRestartWorkChain, PoolWorkChain):
     @process_handler(priority=390, exit_codes=[JOB.ERROR_OUT_OF_MEMORY, JOB.ERROR_SCHEDULER_OUT_OF_MEMORY])
     def take_smaller_batches(self, node: orm.CalcJobNode) -> ProcessHandlerReport:
         """Take smaller batches, and go on from the checkpoint where steps were done."""
-        changes = self._architecture().smaller_batch(self._settings())
+        changes = self._architecture().smaller_batch(self._settings(), has_parent='parent' in self.inputs)
         if not changes:
             return self._stop(410, node)
         return self._repair(node, changes, restart=self.ctx.legs[-1]['reached'] > 0)

@@ -19,13 +19,14 @@ def settings_of_protocol(
 ) -> dict[str, Any]:
     """Return the settings of a protocol with what differs from it; a protocol that is not there is refused.
 
-    :param has_parent: whether a parent decides on the shape of the potential, as far as `settings` say nothing of it.
+    :param has_parent: whether there is a parent: what a protocol says of new potentials alone is left out then.
     """
     kind = registry.load('architectures', architecture)
     if protocol not in kind.protocols:
         raise ValueError(f'{architecture} has no protocol `{protocol}`; there are {", ".join(kind.protocols)}.')
     _, known = kind.protocols[protocol]
-    known = {name: value for name, value in known.items() if not (has_parent and name in kind.shape)}
+    left = {*kind.shape, *kind.for_new} if has_parent else set()
+    known = {name: value for name, value in known.items() if name not in left}
     return {**known, **(settings or {})}
 
 

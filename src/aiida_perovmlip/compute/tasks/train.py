@@ -26,6 +26,11 @@ from aiida_perovmlip.compute.tasks.evaluate import refuse_unknown_elements
 
 POTENTIAL = 'potential'
 CURVE = 'curve.json'
+ENDED = 'ended.json'
+"""What a training that reached its end has to say. It lies where it was trained and is in no copy of its checkpoint: a
+job that finds it was put back into its queue, and is not one that was asked to take up what has ended."""
+
+TWICE = 'The job was started once more after its training had ended; nothing was trained again.'
 
 
 class Train(Task):
@@ -38,6 +43,10 @@ class Train(Task):
         """Leave the potential in its folder; return its facts, the effective settings and the end of the curve."""
         architecture: Architecture = job.plugin('architecture')
         training = self._prepare(job, architecture)
+        ended = _results_of_end(job, training)
+        if ended is not None and self._is_as_it_was(job, architecture, training, ended['facts']):
+            training.checkpoint.finish()
+            return {**ended, 'notes': [*ended['notes'], TWICE]}
         resumed, notes = self._resumed(job, architecture, training)
         try:
             trained = architecture.train(training)
@@ -53,11 +62,10 @@ class Train(Task):
         refuse_ignored_settings(
             asdict(training.settings), said, trained.effective, has_parent=training.parent is not None
         )
-        training.checkpoint.finish()
         dropped = sorted(set(training.known.elements) - set(facts.elements)) if training.known else []
         if dropped:
             notes.append(f'The parent knew {", ".join(dropped)}, which the potential no longer does.')
-        return {
+        results = {
             'facts': asdict(facts),
             'strategy': training.strategy,
             'settings': asdict(training.settings),
@@ -68,6 +76,9 @@ class Train(Task):
             'n_steps': len(curve),
             'last': curve[-1] if curve else {},
         }
+        _write_end(job, training, results)
+        training.checkpoint.finish()
+        return results
 
     def _prepare(self, job: Job, architecture: Architecture) -> Training:
         """Return what the architecture needs, or refuse it before anything runs."""
@@ -129,6 +140,14 @@ class Train(Task):
             job.progress(what='training', **step)
         return state.step, notes
 
+    def _is_as_it_was(self, job: Job, architecture: Architecture, training: Training, facts: dict[str, Any]) -> bool:
+        """Whether the potential of a training that has ended is there; if not, it is made again from the last state."""
+        try:
+            found = self._reopen(job, architecture, training)
+        except Exception:  # a damaged file can raise anything
+            return False
+        return bool(json.loads(json.dumps(name_non_finite(asdict(found)))) == facts)
+
     def _reopen(self, job: Job, architecture: Architecture, training: Training) -> PotentialFacts:
         """Read the facts of the potential from its files; it has to know all that it was trained on."""
         folder = job.folder / POTENTIAL
@@ -149,6 +168,26 @@ def _identity(job: Job, architecture: Architecture, strategy: str) -> str:
         files = sorted(path for path in folder.rglob('*') if path.is_file()) if folder else []
         parts += [f'{name}/{path.relative_to(folder)} {sha256_of(path)}' for path in files if folder]
     return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
+
+
+def _results_of_end(job: Job, training: Training) -> dict[str, Any] | None:
+    """Return what this training has said at its end; None where it has not ended in this folder."""
+    try:
+        content = json.loads((job.folder / ENDED).read_text())
+        known = [content[name] for name in ('identity', 'settings')]
+        results: dict[str, Any] = content['results']
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    asked = [training.checkpoint.identity, name_non_finite(training.checkpoint.settings)]
+    return results if known == json.loads(json.dumps(asked)) else None
+
+
+def _write_end(job: Job, training: Training, results: dict[str, Any]) -> None:
+    """Write what is to be said of a training that has ended: its job may be started again before it is read."""
+    content = {'identity': training.checkpoint.identity, 'settings': training.checkpoint.settings, 'results': results}
+    partial = job.folder / f'{ENDED}.partial'
+    partial.write_text(json.dumps(name_non_finite(content)))
+    partial.replace(job.folder / ENDED)
 
 
 def _changes(architecture: Architecture, settings: Any, state: State) -> list[str]:

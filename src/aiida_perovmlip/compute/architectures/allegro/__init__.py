@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from aiida_perovmlip.compute.architecture import (
-    OTHER_LEVEL,
     Architecture,
     Plan,
     PotentialFacts,
@@ -23,12 +22,13 @@ from aiida_perovmlip.compute.architecture import (
     Trained,
     Training,
     default_way,
-    problem_of_states,
+    notes_of_way,
 )
 from aiida_perovmlip.compute.architectures.allegro import trainer
 from aiida_perovmlip.compute.architectures.allegro.config import (
     CONFIG,
     MAY_CHANGE,
+    MLPS,
     NETWORK,
     PARENT,
     TRAINING,
@@ -39,6 +39,7 @@ from aiida_perovmlip.compute.architectures.allegro.config import (
     effective_settings,
     network_of_parent,
     new_network,
+    rate_of,
 )
 from aiida_perovmlip.compute.architectures.allegro.package import (
     FILENAME,
@@ -124,6 +125,7 @@ class Allegro(Architecture):
     times 512 (before the 1024 features that follow in both)."""
 
     shape: ClassVar[tuple[str, ...]] = NETWORK
+    for_new: ClassVar[tuple[str, ...]] = ('learning_rate',)
     known_shape: ClassVar[dict[str, str]] = {'r_max': 'cutoff', 'dtype': 'dtype'}
     Settings = AllegroSettings
 
@@ -140,19 +142,19 @@ class Allegro(Architecture):
             return f'`batch_size` is {settings.batch_size}, but there are only {len(training)} training frames.'
         if settings.stress_weight and not training.has('stress'):
             return f'`stress_weight` is {settings.stress_weight:g}, but no training frame has a stress; leave it out.'
-        if not settings.learning_rate > 0:
+        if not rate_of(settings.learning_rate, plan.known is not None) > 0:
             return '`learning_rate` is 0, by which nothing is learned; take a positive one.'
         if not settings.energy_weight + settings.forces_weight > 0:
             return 'one of `energy_weight` and `forces_weight` has to be positive.'
         if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
             return f'`betas` is {settings.betas}, but has to be two numbers from 0 to below 1.'
         return (
-            _problem_of_labels(training, validation)
+            _problem_of_layers(plan)
+            or _problem_of_labels(training, validation)
             or _problem_of_energies(settings.atomic_energies, training, has_parent=plan.known is not None)
-            or problem_of_states('Allegro', training, validation)
         )
 
-    def smaller_batch(self, settings: AllegroSettings) -> dict[str, Any] | None:
+    def smaller_batch(self, settings: AllegroSettings, has_parent: bool = False) -> dict[str, Any] | None:
         """Compute fewer frames at once, and sum over as many batches as give the same frames for one step."""
         frames = settings.batch_size * settings.accumulate
         sizes = [size for size in range(1, settings.batch_size // 2 + 1) if frames % size == 0]
@@ -164,14 +166,15 @@ class Allegro(Architecture):
 
     def lower_rate(self, settings: AllegroSettings, has_parent: bool = False) -> dict[str, Any] | None:
         """Halve the learning rate."""
-        rate = settings.learning_rate / 2
+        rate = rate_of(settings.learning_rate, has_parent) / 2
         return {'learning_rate': rate} if rate >= SLOWEST_RATE else None
 
     def train(self, training: Training) -> Trained:
         """Run the trainer, follow its curve, package its best network, and reopen what it wrote."""
         settings: AllegroSettings = training.settings
+        self._refuse_unseen(training)
         state = training.checkpoint.state()
-        energies = self._energies(training) if state is None else dict(state.about['atomic_energies'])
+        energies = self._energies(training) if state is None else state.told(*trainer.TOLD)['atomic_energies']
         assert training.validation is not None
         for name, frames in ((TRAINING, training.training), (VALIDATION, training.validation)):
             _write(frames, training.folder / name, with_stress=frames.has('stress'))
@@ -193,6 +196,20 @@ class Allegro(Architecture):
                 f'The best network was to be that of epoch {result.best_step}, but is of {effective["best_step"]}.',
             )
         return Trained(result.curve, effective, _notes(result, training))
+
+    def _refuse_unseen(self, training: Training) -> None:
+        """Raise where settings were given of which a parent, whose network is taken as it is, does not show its own."""
+        if training.parent is None:
+            return
+        shown = self.shape_of(training.parent, training.settings)
+        unseen = [name for name in NETWORK if name not in shown and training.is_said(name)]
+        if unseen:
+            names = ', '.join(f'`{name}`' for name in unseen)
+            raise JobError(
+                Status.BAD_INPUT,
+                f'the parent decides what the potential is made of, and its network shows nothing like {names}. Leave '
+                f'{"it" if len(unseen) == 1 else "these"} out, or train from scratch.',
+            )
 
     def _energies(self, training: Training) -> dict[str, float]:
         """Return the energies in eV that atoms alone are to have, of all elements that the potential will know."""
@@ -327,6 +344,7 @@ def _configuration(training: Training, energies: dict[str, float], state: State 
     assert training.validation is not None
     return configuration(
         settings,
+        has_parent=training.parent is not None,
         model=network,
         types=types,
         r_max=r_max,
@@ -369,8 +387,7 @@ def _epochs(result: trainer.Result, effective: dict[str, Any]) -> int:
 def _notes(result: trainer.Result, training: Training) -> list[str]:
     """Return what the user would not expect."""
     settings: AllegroSettings = training.settings
-    is_shifted = settings.atomic_energies is None and default_way(training) == 'estimated'
-    notes = [OTHER_LEVEL] if is_shifted else []
+    notes = notes_of_way(training) if settings.atomic_energies is None else []
     if result.step >= settings.epochs:
         return notes
     return [
@@ -416,6 +433,18 @@ def least_squares(energies: Iterable[tuple[Frame, float]]) -> dict[str, float]:
     mean = float(totals.sum() / matrix.sum())
     rest = np.linalg.lstsq(matrix, totals - mean * matrix.sum(1), rcond=1e-10)[0]
     return {symbol: mean + float(change) for symbol, change in zip(symbols, rest, strict=True)}
+
+
+def _problem_of_layers(plan: Plan) -> str | None:
+    """Return a sentence where hidden layers are told what they are to be, but there are none."""
+    for name in MLPS:
+        depth = f'{name}_mlp_hidden_layers_depth'
+        about = [f'{name}_mlp_hidden_layers_width', *(['readout_mlp_nonlinearity'] if name == 'readout' else [])]
+        said = [setting for setting in about if plan.is_said(setting)]
+        if getattr(plan.settings, depth) == 0 and said:
+            names = ' and '.join(f'`{setting}`' for setting in said)
+            return f'{names} would have no effect, as `{depth}` is 0: leave out the one or the other.'
+    return None
 
 
 def _problem_of_labels(training: Frames, validation: Frames) -> str | None:

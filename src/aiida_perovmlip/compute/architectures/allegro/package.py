@@ -96,44 +96,70 @@ def predict_batch(calculator: Any, frames: Sequence[Frame]) -> Iterator[Predicti
 def network_settings(network: Any) -> dict[str, Any]:
     """Return the settings that a network itself shows, whatever its training was asked for.
 
-    A parent from elsewhere may be another network of nequip's, of which only the precision is known.
+    A parent from elsewhere may be another network of nequip's, in which not all that Allegro has can be found.
     """
-    layers, bessels = _part(network, 'Allegro_Module'), _part(network, 'BesselEdgeLengthEncoding')
-    if layers is None or bessels is None:
-        return {'dtype': network.metadata['model_dtype']}
-    orders = [irrep.ir.l for irrep in layers.irreps_in['edge_attrs']]
-    parities = {irrep.ir.p * (-1) ** irrep.ir.l for irrep in layers.tensor_track_allowed_irreps}
-    readout = _part(network, 'SequentialGraphNetwork').edge_readout.mlp_module
-    found = {
-        'l_max': max(orders),
-        'parity': len(parities) > 1,
-        'num_layers': int(layers.num_layers),
-        'num_scalar_features': int(layers.num_scalar_features),
-        'num_tensor_features': int(layers.num_tensor_features),
-        'num_bessels': int(bessels.num_bessels),
-        'bessel_trainable': bool(bessels.trainable),
-        'polynomial_cutoff_p': int(_part(bessels, 'PolynomialCutoff').p),
-        'readout_mlp_nonlinearity': _nonlinearity(readout),
-        'zbl': _part(network, 'ZBL') is not None,
-        'dtype': network.metadata['model_dtype'],
-    }
-    networks = {
-        'scalar_embed': _part(network, 'SequentialGraphNetwork').scalar_embed_mlp.mlp_module,
-        'allegro': layers.latents[0],
-        'readout': readout,
-    }
-    for name, mlp in networks.items():
-        found |= {f'{name}_mlp_hidden_layers_{what}': value for what, value in _hidden(mlp).items()}
+    found = {'zbl': _part(network, 'ZBL') is not None, 'dtype': network.metadata['model_dtype']}
+    bessels = _part(network, 'BesselEdgeLengthEncoding')
+    if bessels is not None:
+        found |= {
+            'num_bessels': int(bessels.num_bessels),
+            'bessel_trainable': bool(bessels.trainable),
+            'polynomial_cutoff_p': int(_part(bessels, 'PolynomialCutoff').p),
+        }
+    layers = _part(network, 'Allegro_Module')
+    found |= _tensors_of_nequip(network) if layers is None else _tensors_of_allegro(layers)
+    for name, mlp in _mlps(network, layers).items():
+        found |= {f'{name}_mlp_{what}': value for what, value in _hidden(mlp).items()}
+        nonlinearity = _nonlinearity(mlp)
+        if name == 'readout' and nonlinearity is not None:
+            found['readout_mlp_nonlinearity'] = nonlinearity
     return found
 
 
-def _hidden(mlp: Any) -> dict[str, int]:
+def _tensors_of_allegro(layers: Any) -> dict[str, Any]:
+    """Return what the layers of an Allegro network are made of."""
+    return {
+        'l_max': max(irrep.ir.l for irrep in layers.irreps_in['edge_attrs']),
+        'parity': len({irrep.ir.p * (-1) ** irrep.ir.l for irrep in layers.tensor_track_allowed_irreps}) > 1,
+        'num_layers': int(layers.num_layers),
+        'num_scalar_features': int(layers.num_scalar_features),
+        'num_tensor_features': int(layers.num_tensor_features),
+    }
+
+
+def _tensors_of_nequip(network: Any) -> dict[str, Any]:
+    """Return what the layers of a network of NequIP are made of; nothing where it is neither."""
+    layers = [module for module in network.modules() if type(module).__name__ == 'ConvNetLayer']
+    if not layers:
+        return {}
+    hidden = [irrep.ir for layer in layers for irrep in layer.feature_irreps_hidden]
+    return {
+        'l_max': max(irrep.ir.l for irrep in layers[0].irreps_in['edge_attrs']),
+        'parity': len({ir.p * (-1) ** ir.l for ir in hidden}) > 1,
+        'num_layers': len(layers),
+    }
+
+
+def _mlps(network: Any, layers: Any) -> dict[str, Any]:
+    """Return the networks within a network that are found, by the beginning of the names of their settings."""
+    whole = _part(network, 'SequentialGraphNetwork')
+    parts = {'scalar_embed': 'scalar_embed_mlp', 'readout': 'edge_readout'}
+    if layers is None:
+        parts = {'readout': 'per_atom_energy_readout'}
+    found = {name: getattr(getattr(whole, part, None), 'mlp_module', None) for name, part in parts.items()}
+    found |= {} if layers is None else {'allegro': layers.latents[0]}
+    return {name: mlp for name, mlp in found.items() if hasattr(mlp, 'dims')}
+
+
+def _hidden(mlp: Any) -> dict[str, Any]:
     """Return the number of hidden layers and their width; without any, there is no width."""
     hidden = [int(width) for width in mlp.dims[1:-1]]
-    return {'depth': len(hidden), **({'width': hidden[0]} if hidden else {})}
+    return {'hidden_layers_depth': len(hidden), **({'hidden_layers_width': hidden[0]} if hidden else {})}
 
 
-def _nonlinearity(mlp: Any) -> str:
-    """Return the name of what stands between the layers."""
+def _nonlinearity(mlp: Any) -> str | None:
+    """Return the name of what stands between the layers; None where there is but one."""
+    if len(_hidden(mlp)) < 2:  # a depth without a width
+        return None
     between = [type(part).__name__.lower() for part in mlp.mlp if type(part).__name__ != 'ScalarLinearLayer']
     return 'none' if not between or between[0] == 'identity' else between[0]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aiida_perovmlip.compute.architecture import Training
-from aiida_perovmlip.compute.architectures.allegro.config import BEST, CONFIG, MONITORED, RESUMED, STATE
+from aiida_perovmlip.compute.architectures.allegro.config import BEST, CONFIG, MONITORED, RESUMED, STATE, rate_of
 from aiida_perovmlip.compute.checkpoint import State
 from aiida_perovmlip.compute.children import failure_of, last_lines_of, python_path, start_child
 from aiida_perovmlip.compute.contract import JobError, Status
@@ -32,6 +32,9 @@ SAVE_EVERY = 60.0
 
 BEST_FILE, STATE_FILE = f'{BEST}.ckpt', f'{STATE}.ckpt'
 """The names of the two files of a state: the network with the least validation error, and what a run goes on from."""
+
+TOLD = ('atomic_energies', 'best_loss', 'best_step', 'run')
+"""What a state has to tell for a run to go on from it."""
 
 QUANTITIES = {'per_atom_energy': 'energy_per_atom', 'forces': 'forces', 'stress': 'stress'}
 TRAINED = 'train_loss_epoch/weighted_sum'
@@ -73,14 +76,14 @@ def output_of(state: State | None) -> str:
     return 'run-1' if state is None else f'run-{state.about["run"] + 1}'
 
 
-def write_resumed(state: State, settings: Any, target: Path) -> None:
+def write_resumed(state: State, settings: Any, has_parent: bool, target: Path) -> None:
     """Write the checkpoint that the trainer goes on from, with the learning rate that is asked for now.
 
     nequip takes the rate from the checkpoint and nothing else, in four places: that of the optimiser, those that the
     schedule remembers, and two copies of the configuration.
     """
     shutil.copyfile(state.file(STATE_FILE), target)
-    before, now = state.settings['learning_rate'], settings.learning_rate
+    before, now = (rate_of(rate, has_parent) for rate in (state.settings['learning_rate'], settings.learning_rate))
     if before == now:
         return
     import torch
@@ -112,7 +115,7 @@ def train(
     (training.folder / CONFIG).write_text(json.dumps(config, indent=1))
     run = _Run(training, output, earlier, about)
     if earlier is not None:
-        write_resumed(earlier, training.settings, training.folder / RESUMED)
+        write_resumed(earlier, training.settings, training.parent is not None, training.folder / RESUMED)
     command = [sys.executable, '-m', 'nequip.scripts.train', '-cn', CONFIG]
     with (training.folder / LOG).open('a') as log:
         process = start_child(command, training.folder, log, environment_of(training))

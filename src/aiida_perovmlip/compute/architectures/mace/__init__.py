@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from aiida_perovmlip.compute.architecture import (
-    OTHER_LEVEL,
     Architecture,
     Plan,
     PotentialFacts,
@@ -31,9 +30,8 @@ from aiida_perovmlip.compute.architectures.mace.energies import (
     AtomicEnergies,
     find_energies,
     refuse_other_energies,
-    way_of,
 )
-from aiida_perovmlip.compute.architectures.mace.heads import Head, heads_of, labels_of_replay
+from aiida_perovmlip.compute.architectures.mace.heads import Head, heads_of, labels_of_replay, origins_of, replayed
 from aiida_perovmlip.compute.architectures.mace.network import FILENAME
 from aiida_perovmlip.compute.architectures.mace.run import Run, best_step
 from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings
@@ -68,9 +66,34 @@ class Mace(Architecture):
         """Return whether there may be several: the other strategies keep the one head of their parent."""
         return strategy in ('scratch', 'multihead')
 
-    def smaller_batch(self, settings: Any) -> dict[str, Any] | None:
+    def head_of_parent(self, settings: Any, heads: Sequence[str]) -> str | None:
+        """Return the one that is said, or the only one."""
+        return settings.parent_head or super().head_of_parent(settings, heads)
+
+    def heads_to_be(self, plan: Plan) -> dict[str, tuple[str, str]]:
+        """Return them as `heads_of` will name them."""
+        return origins_of(plan)
+
+    def elements_to_be(self, plan: Plan) -> frozenset[str]:
+        """Return those of the parent, unless they are dropped that no frame at all holds."""
+        everything = super().elements_to_be(plan)
+        if plan.known is None or mace_settings.chosen(plan.settings, 'keep_elements'):
+            return everything
+        sets = [each for each in (plan.training, plan.validation, replayed(plan)) if each is not None]
+        return everything & {symbol for frames in sets for symbol in frames.elements()}
+
+    def shape_to_be(self, first: Any, settings: Any) -> dict[str, Any]:
+        """Return all but the precision, which can be another one, in the spelling of the training to come."""
+        shape = {name: value for name, value in super().shape_to_be(first, settings).items() if name != 'dtype'}
+        shape |= {
+            name: mace_network.spelled(getattr(settings, name), shape[name])
+            for name in ('hidden_irreps', 'readout_irreps')
+        }
+        return shape | ({'readout_irreps': None} if first.num_interactions == 1 else {})
+
+    def smaller_batch(self, settings: Any, has_parent: bool = False) -> dict[str, Any] | None:
         """Return half of the batch and the learning rate that belongs to it."""
-        return mace_settings.smaller_batch(settings)
+        return mace_settings.smaller_batch(settings, has_parent)
 
     def may_change(self, settings: Any, state: State) -> frozenset[str]:
         """Return what is not in the state; the number of epochs counts no more once stage two has begun."""
@@ -83,7 +106,7 @@ class Mace(Architecture):
 
     def lower_rate(self, settings: Any, has_parent: bool = False) -> dict[str, Any] | None:
         """Return a third of the learning rates."""
-        return mace_settings.lower_rate(settings)
+        return mace_settings.lower_rate(settings, has_parent)
 
     # ------------------------------------------------------------------ training
 
@@ -100,13 +123,13 @@ class Mace(Architecture):
         energies = _energies(training, heads, parent, state)
         _write_inputs(training, heads, parent, energies)
         arguments = arguments_of(training, heads, energies.by_head)
-        run = Run(training, heads, arguments, energies.by_head, state)
-        curve = run.run()
+        run = Run(training, heads, arguments, energies.about(), state)
+        run.run()
         shell = mace_network.load(run.shell)
         names = {head.alias: head.name for head in heads}
         network = mace_network.assembled(shell, run.best, training.settings, training.strategy, names)
         mace_network.save(network, training.folder / 'potential' / FILENAME)
-        return self._read_back(training, heads, parent, energies, run.best, curve)
+        return self._read_back(training, heads, parent, energies, run, state.step if state else 0)
 
     def _read_back(
         self,
@@ -114,28 +137,32 @@ class Mace(Architecture):
         heads: list[Head],
         parent: Any,
         energies: AtomicEnergies,
-        state: Path,
-        curve: list[dict[str, Any]],
+        run: Run,
+        begun: int,
     ) -> Trained:
-        """Return what was really done; raise where it is something else than was asked."""
+        """Return what was really done; raise where it is something else than was asked.
+
+        :param begun: the step from which an earlier run was taken up.
+        """
         settings: MaceSettings = training.settings
+        curve = run.curve
         network = mace_network.load(training.folder / 'potential' / FILENAME)
         facts = mace_network.facts_of(network)
         refuse_other_energies(energies.by_head, facts.energies_of_atoms, ROUNDING[facts.dtype])
         log = mace_effective.debug_log(training.folder)
         changed = None if parent is None else mace_network.changes(network, parent)
-        rank = mace_network.rank_of_lora(state)
+        rank = mace_network.rank_of_lora(run.best)
         done = mace_effective.strategy_done(len(heads), changed, rank, training.strategy == 'freeze')
         _refuse_strategy(training.strategy, done, changed)
         given = settings.atomic_energies  # with those of elements that are not there, which have no effect
         effective = {
             **mace_network.settings_in(network, settings),
             **mace_effective.settings_of_log(log),
-            **mace_effective.epochs_done(curve, settings),
-            **mace_network.schedule_in(state, is_stage_two=curve[-1].get('stage') == 2),
+            **mace_effective.epochs_done(curve, settings, begun),
+            **mace_network.schedule_in(run.newest, is_stage_two=curve[-1].get('stage') == 2),
             **mace_effective.settings_of_strategy(done, changed, rank, log),
             **_replay_done(training, heads, parent, log),
-            'atomic_energies': way_of(training) or given,
+            'atomic_energies': energies.way or given,
             'strategy': done,
             'heads': {head.name: {'of': head.origin[0], 'head': head.origin[1]} for head in heads},
             'best_step': best_step(curve),
@@ -144,16 +171,14 @@ class Mace(Architecture):
             effective |= {'changed': changed}
         if settings.parent_head is not None:
             (effective['parent_head'],) = mace_network.heads_in(mace_network.load(training.folder / PARENT))
-        is_shifted = given is None and way_of(training) == 'estimated'
-        notes = [*([OTHER_LEVEL] if is_shifted else []), *energies.notes]
-        return Trained(curve, effective, [*notes, *mace_effective.notes_of(curve, settings)])
+        return Trained(curve, effective, [*energies.notes, *mace_effective.notes_of(curve, settings)])
 
     # ------------------------------------------------------------------ potentials
 
     def shape_of(self, parent: Path, settings: Any) -> dict[str, Any]:
-        """Read what the network of a parent shows."""
+        """Read what the network of a parent shows; one of a single layer has no features of a last readout."""
         network = mace_network.open_parent(parent, settings.parent_head, settings.dtype)
-        return mace_network.settings_in(network, settings)
+        return {'readout_irreps': None, **mace_network.settings_in(network, settings)}
 
     def facts(self, potential: Path) -> PotentialFacts:
         """Read the facts from the file itself."""
@@ -237,7 +262,7 @@ def _parent(training: Training) -> Any:
 def _energies(training: Training, heads: list[Head], parent: Any, state: State | None) -> AtomicEnergies:
     """Return energies of isolated atoms: those of the run that is taken up, else found anew."""
     if state is not None:
-        return AtomicEnergies(state.about['atomic_energies'])
+        return AtomicEnergies.kept({**state.about, **state.told('atomic_energies')})
 
     def predict(frames: Frames) -> Iterator[float]:
         name = mace_network.heads_in(parent)[0]

@@ -16,7 +16,8 @@ from aiida_perovmlip.compute import children
 from aiida_perovmlip.compute.architecture import Training
 from aiida_perovmlip.compute.architectures.mace.energies import Energies
 from aiida_perovmlip.compute.architectures.mace.heads import REPLAY, Head
-from aiida_perovmlip.compute.architectures.mace.settings import FREEZE, STRESS_WEIGHT, MaceSettings, chosen
+from aiida_perovmlip.compute.architectures.mace.network import TRAINED
+from aiida_perovmlip.compute.architectures.mace.settings import FREEZE, STRESS_WEIGHT, MaceSettings, chosen, rate_of
 from aiida_perovmlip.compute.extxyz import write_extxyz
 from aiida_perovmlip.compute.frame import Frame
 
@@ -57,7 +58,7 @@ def arguments_of(training: Training, heads: Sequence[Head], energies: Mapping[st
     weight = STRESS_WEIGHT if settings.stress_weight is None else settings.stress_weight
     arguments: dict[str, Any] = {
         'name': NAME,
-        'model': 'ScaleShiftMACE',
+        'model': TRAINED,
         'seed': training.seed,
         'work_dir': '.',
         'device': training.device,
@@ -75,7 +76,7 @@ def arguments_of(training: Training, heads: Sequence[Head], energies: Mapping[st
         'stress_weight': weight if has_stress else 0.0,
         'batch_size': settings.batch_size,
         'valid_batch_size': settings.valid_batch_size or settings.batch_size,
-        'lr': settings.learning_rate,
+        'lr': rate_of(settings, training.known is not None),
         'scheduler': settings.scheduler,
         'lr_factor': settings.lr_factor,
         'scheduler_patience': settings.scheduler_patience,

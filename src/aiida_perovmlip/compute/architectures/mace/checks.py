@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 
 import numpy as np
 
-from aiida_perovmlip.compute.architecture import Plan, missing_elements, problem_of_states
+from aiida_perovmlip.compute.architecture import Plan, missing_elements
 from aiida_perovmlip.compute.architectures.mace.energies import energies_of, problem_of_energies
 from aiida_perovmlip.compute.architectures.mace.heads import (
     Head,
@@ -15,6 +16,7 @@ from aiida_perovmlip.compute.architectures.mace.heads import (
     replayed,
     sizes,
 )
+from aiida_perovmlip.compute.architectures.mace.network import terms_of
 from aiida_perovmlip.compute.architectures.mace.settings import ONLY_FOR, MaceSettings
 from aiida_perovmlip.compute.frames import Frames
 
@@ -24,6 +26,10 @@ RESOLUTION = 2e-4
 FEWEST_REPLAYED = 2
 """One to train on, one to validate by."""
 
+TERM = r'(?:[1-9]\d*x)?(?:0|[1-9]\d*)[eo]'
+IRREPS = re.compile(rf'{TERM}(?:\+{TERM})*')
+"""Channels and their symmetry as e3nn reads and writes them, without spaces."""
+
 
 def problem_of(plan: Plan) -> str | None:
     """Return a sentence where a plan cannot work."""
@@ -32,12 +38,11 @@ def problem_of(plan: Plan) -> str | None:
     problem = (
         _problem_of_strategy(plan)
         or _problem_of_replay(plan)
+        or _problem_of_network(plan)
         or _problem_of_settings(plan.settings, plan.training)
         or problem_of_energies(plan)
-        or problem_of_states('MACE', plan.training, plan.validation)
-        or _problem_of_precision(plan)
     )
-    return problem or _problem_of_heads(heads_of(plan), plan.settings)
+    return problem or _problem_of_heads(heads_of(plan), plan.settings) or _problem_of_precision(plan)
 
 
 def _problem_of_strategy(plan: Plan) -> str | None:
@@ -78,11 +83,34 @@ def _problem_of_replay(plan: Plan) -> str | None:
     return None
 
 
+def _problem_of_network(plan: Plan) -> str | None:
+    """Return a sentence where features are spelled wrongly, or are some that MACE does not make."""
+    settings: MaceSettings = plan.settings
+    for name in ('hidden_irreps', 'readout_irreps'):
+        irreps = getattr(settings, name)
+        if not IRREPS.fullmatch(irreps.replace(' ', '')):
+            return f'`{name}` is {irreps!r}, but has to be channels and their symmetry, such as `128x0e + 128x1o`.'
+    hidden, n_terms = terms_of(settings.hidden_irreps), settings.hidden_irreps.count('+') + 1
+    if '0e' not in hidden or len(set(hidden.values())) > 1 or len(hidden) < n_terms:
+        return (
+            f'`hidden_irreps` is {settings.hidden_irreps!r}, but MACE has as many channels of each symmetry, `0e` '
+            'among them: such as `32x0e + 32x1o`.'
+        )
+    if set(terms_of(settings.readout_irreps)) != {'0e'}:
+        return f'`readout_irreps` is {settings.readout_irreps!r}, but MACE reads scalars alone: such as `16x0e`.'
+    if plan.known is None and settings.num_interactions == 1 and plan.is_said('readout_irreps'):
+        return (
+            '`readout_irreps` has no meaning with `num_interactions: 1`, as the only readout is linear then; leave it '
+            'out, also where a protocol has it, or take more layers.'
+        )
+    return None
+
+
 def _problem_of_settings(settings: MaceSettings, training: Frames) -> str | None:
     """Return a sentence where settings contradict each other or the frames, or where nothing would be learned."""
     rates = ('learning_rate', *(['stage_two_learning_rate'] if settings.stage_two_epochs else []))
     for name in rates:
-        if not getattr(settings, name) > 0:
+        if getattr(settings, name) == 0:
             return f'`{name}` is 0, by which nothing is learned; take a positive one.'
     for name in ('stress_weight', 'stage_two_stress_weight'):
         weight = getattr(settings, name)

@@ -80,35 +80,55 @@ def _number(pattern: str, log: str, otherwise: Any) -> float | None:
     return None if otherwise is None else float(otherwise)
 
 
-def epochs_done(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> dict[str, int]:
-    """Return the epochs of both stages; those that were not needed, as a stage ended early, count as done."""
-    done = {stage: sum(step.get('stage', 1) == stage for step in curve) for stage in (1, 2)}
-    ended = {stage: done[stage] and _ended_early(curve, stage, settings.patience) for stage in (1, 2)}
-    return {
-        'epochs': settings.epochs if ended[1] else done[1],
-        'stage_two_epochs': settings.stage_two_epochs if ended[2] else done[2],
-        'patience': patience_done(curve, settings),
-    }
+def epochs_done(curve: Sequence[Mapping[str, Any]], settings: MaceSettings, begun: int = 0) -> dict[str, int]:
+    """Return the epochs of both stages; those that were not needed, as a stage ended early, count as done.
+
+    How many there really were is told too, as `…epochs_done`.
+
+    :param begun: the step from which an earlier run was taken up; a stage that was over then is not judged again.
+    """
+    asked = {'epochs': settings.epochs, 'stage_two_epochs': settings.stage_two_epochs}
+    done: dict[str, int] = {}
+    for stage, (name, epochs) in enumerate(asked.items(), 1):
+        steps, was_over = _stage(curve, stage), _was_over(curve, stage, begun)
+        is_enough = steps and (was_over or 0 < settings.patience <= _waits(steps)[-1])
+        done |= {name: epochs if is_enough else len(steps), f'{name}_done': len(steps)}
+    return {**done, 'patience': patience_done(curve, settings, begun)}
 
 
-def patience_done(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> int:
+def patience_done(curve: Sequence[Mapping[str, Any]], settings: MaceSettings, begun: int = 0) -> int:
     """Return the epochs without a smaller loss after which stages ended, as the curve shows.
 
     Where none ended early, that is what was asked for as long as the curve does not contradict it: no stage waited for
-    as long as that.
+    as long as that. An earlier run may have been asked for another patience, so that only those epochs count after
+    which this one had to decide.
+
+    :param begun: the step from which an earlier run was taken up.
     """
-    asked, waited = {1: settings.epochs, 2: settings.stage_two_epochs}, []
-    for stage, epochs in asked.items():
-        losses = [float(step['validation_loss']) for step in curve if step.get('stage', 1) == stage]
-        waits = _waits(losses)
-        if losses and len(losses) < epochs:
-            return waits[-1]
-        waited += waits[:-1]
+    waited = []
+    for stage, epochs in {1: settings.epochs, 2: settings.stage_two_epochs}.items():
+        steps = [] if _was_over(curve, stage, begun) else _stage(curve, stage)
+        waits = _waits(steps)
+        if steps and len(steps) < epochs:
+            had_waited = steps[-1]['step'] <= begun and 0 < settings.patience <= waits[-1]
+            return settings.patience if had_waited else waits[-1]
+        waited += [wait for step, wait in zip(steps[:-1], waits, strict=False) if step['step'] >= begun]
     return settings.patience if not settings.patience or max(waited, default=0) < settings.patience else max(waited)
 
 
-def _waits(losses: Sequence[float]) -> list[int]:
+def _stage(curve: Sequence[Mapping[str, Any]], stage: int) -> list[Mapping[str, Any]]:
+    """Return the steps of a stage."""
+    return [step for step in curve if step.get('stage', 1) == stage]
+
+
+def _was_over(curve: Sequence[Mapping[str, Any]], stage: int, begun: int) -> bool:
+    """Whether a run was taken up when the stage after this one had begun."""
+    return any(step.get('stage', 1) > stage and step['step'] <= begun for step in curve)
+
+
+def _waits(steps: Sequence[Mapping[str, Any]]) -> list[int]:
     """Return for each epoch how many went by since the smallest loss before it."""
+    losses = [float(step['validation_loss']) for step in steps]
     best, waits = 0, []
     for index, loss in enumerate(losses):
         best = index if loss < losses[best] else best
@@ -119,21 +139,15 @@ def _waits(losses: Sequence[float]) -> list[int]:
 def notes_of(curve: Sequence[Mapping[str, Any]], settings: MaceSettings) -> list[str]:
     """Return what is to be said of the way that a training went."""
     notes = []
-    for stage in (1, 2):
-        steps = [step for step in curve if step.get('stage', 1) == stage]
-        if steps and _ended_early(curve, stage, settings.patience):
+    for stage, epochs in {1: settings.epochs, 2: settings.stage_two_epochs}.items():
+        steps = _stage(curve, stage)
+        if 0 < len(steps) < epochs:
             which = f'Stage {stage}' if settings.stage_two_epochs else 'The training'
             notes.append(
                 f'{which} ended after {len(steps)} epochs, as the validation loss had not fallen for '
-                f'{settings.patience}.'
+                f'{_waits(steps)[-1]}.'
             )
     return notes
-
-
-def _ended_early(curve: Sequence[Mapping[str, Any]], stage: int, patience: int) -> bool:
-    """Whether a stage ended as its loss did not fall any more."""
-    losses = [float(step['validation_loss']) for step in curve if step.get('stage', 1) == stage]
-    return bool(patience) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def strategy_done(heads: int, changed: Mapping[str, str] | None, lora_rank: int | None, pinned: bool) -> str:

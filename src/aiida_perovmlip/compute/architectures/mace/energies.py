@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, default_way
+from aiida_perovmlip.compute.architecture import Plan, PotentialFacts, default_way, notes_of_way
 from aiida_perovmlip.compute.architectures.mace.heads import Head, with_head
 from aiida_perovmlip.compute.architectures.mace.settings import WAYS, Given, chosen
 from aiida_perovmlip.compute.contract import JobError, Status
@@ -33,10 +33,23 @@ Energies = dict[str, float]
 
 @dataclass
 class AtomicEnergies:
-    """Energies in eV by head and symbol, and what is to be said of them."""
+    """Energies in eV by head and symbol, how they were found, and what is to be said of them.
+
+    :param way: one of `WAYS`, or None where they were given.
+    """
 
     by_head: dict[str, Energies] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    way: str | None = None
+
+    def about(self) -> dict[str, Any]:
+        """Return what a run that takes up this one has to know, as plain JSON."""
+        return {'atomic_energies': self.by_head, 'notes': self.notes, 'way': self.way}
+
+    @classmethod
+    def kept(cls, about: Mapping[str, Any]) -> AtomicEnergies:
+        """Return those of an earlier run."""
+        return cls(dict(about['atomic_energies']), list(about.get('notes', ())), about.get('way'))
 
 
 def way_of(plan: Plan) -> str | None:
@@ -120,7 +133,9 @@ def find_energies(
     :param predict: gives the energies in eV that the parent predicts for frames.
     """
     known = parent_energies(plan.known, plan.settings.parent_head) if plan.known else {}
-    energies = AtomicEnergies()
+    energies = AtomicEnergies(way=way_of(plan))
+    if plan.settings.atomic_energies is None:
+        energies.notes += notes_of_way(plan)
     for head in heads:
         found = known if head.is_replay else _of_head(plan, head, known, predict, energies.notes)
         energies.by_head[head.name] = dict(found)

@@ -52,25 +52,41 @@ def heads_of(plan: Plan) -> list[Head]:
     these would be one, differing by capitals at most, the parent's is called `parent`.
     """
     assert plan.validation is not None
-    names = list(plan.training.categories('head'))
     training, validation = _training_of(plan), plan.validation
-    if plan.strategy != 'multihead' and (plan.strategy != 'scratch' or len(names) == 1):
-        return [Head(ONLY, ONLY, ('training', names[0] if len(names) == 1 else ''), training, validation)]
+    origins = origins_of(plan)
+    if not _is_by_head(plan):
+        return [Head(ONLY, ONLY, origins[ONLY], training, validation)]
+    mine = {name: there for name, (of, there) in origins.items() if of == 'training'}
     heads = [
-        Head(name, alias, ('training', name), with_head(training, name), with_head(validation, name))
-        for name, alias in zip(names, _aliases(names), strict=True)
+        Head(name, alias, ('training', there), with_head(training, there), with_head(validation, there))
+        for (name, there), alias in zip(mine.items(), _aliases(list(mine)), strict=True)
     ]
-    return [_replay_head(plan, names), *heads] if plan.strategy == 'multihead' else heads
+    return [*(_replay_head(plan, name, there) for name, (of, there) in origins.items() if of == 'parent'), *heads]
 
 
-def _replay_head(plan: Plan, names: list[str]) -> Head:
-    """Return the head of the frames that are replayed."""
+def origins_of(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Return the names of the heads in their order, each with whose head it is and its name there."""
+    names = list(plan.training.categories('head'))
+    if not _is_by_head(plan):
+        return {ONLY: ('training', names[0] if len(names) == 1 else '')}
+    mine = {name: ('training', name) for name in names}
+    if plan.strategy != 'multihead':
+        return mine
     theirs = parent_head(plan)
+    is_taken = theirs.lower() in [name.lower() for name in names]
+    return {_free('parent', names) if is_taken else theirs: ('parent', theirs), **mine}
+
+
+def _is_by_head(plan: Plan) -> bool:
+    """Whether the heads of the potential are those of the frames."""
+    return plan.strategy == 'multihead' or (plan.strategy == 'scratch' and len(plan.training.categories('head')) > 1)
+
+
+def _replay_head(plan: Plan, name: str, theirs: str) -> Head:
+    """Return the head of the frames that are replayed."""
     frames = replayed(plan)
     positions = np.arange(len(frames))
     kept = positions % EVERY == min(EVERY, len(frames)) - 1
-    taken = theirs.lower() in [name.lower() for name in names]
-    name = _free('parent', names) if taken else theirs
     return Head(name, REPLAY, ('parent', theirs), frames.take(positions[~kept]), frames.take(positions[kept]))
 
 

@@ -19,6 +19,9 @@ FILENAME = 'mace.model'
 ATOMS_OF_BATCH = {'cpu': 512, 'cuda': 8192}
 """Atoms that are evaluated at once, by device; more need memory and gain nothing."""
 
+TRAINED = 'ScaleShiftMACE'
+"""The kind of network that is made, and that can be a parent."""
+
 LAYERS = {
     'node_embedding': 'embedding',
     'interactions': 'interactions',
@@ -48,6 +51,11 @@ def heads_in(network: Any) -> tuple[str, ...]:
     return tuple(getattr(network, 'heads', None) or ('Default',))
 
 
+def kind_of(network: Any) -> str:
+    """Return what kind of network it is; one that was compiled still tells."""
+    return str(getattr(network, 'original_name', type(network).__name__))
+
+
 def symbols_in(network: Any) -> list[str]:
     """Return the elements in the order of the network."""
     from ase.data import chemical_symbols
@@ -57,6 +65,11 @@ def symbols_in(network: Any) -> list[str]:
 
 def facts_of(network: Any) -> PotentialFacts:
     """Return what is in a network."""
+    if not all(hasattr(network, name) for name in ('atomic_numbers', 'r_max', 'atomic_energies_fn')):
+        raise JobError(
+            Status.BAD_INPUT,
+            f'{FILENAME} holds an object of the kind `{kind_of(network)}`, which is no MACE potential.',
+        )
     symbols, heads = symbols_in(network), heads_in(network)
     energies = network.atomic_energies_fn.atomic_energies.detach().reshape(len(heads), -1).tolist()
     parameters = list(network.parameters())
@@ -83,6 +96,13 @@ def open_parent(folder: Path, head: str | None, dtype: str) -> Any:
     import torch
 
     network = load(folder / FILENAME)
+    if type(network).__name__ != TRAINED:
+        raise JobError(
+            Status.BAD_INPUT,
+            f'The parent is a network of the kind `{kind_of(network)}`'
+            + (', compiled' if kind_of(network) == TRAINED else '')
+            + f', but only a `{TRAINED}` as mace-torch saves it can be trained on; take another parent.',
+        )
     if len(heads_in(network)) > 1:
         from mace.tools.scripts_utils import remove_pt_head
         from mace.tools.torch_tools import default_dtype
@@ -208,10 +228,10 @@ def settings_in(network: Any, asked: MaceSettings) -> dict[str, Any]:
 
 def spelled(asked: str, done: str) -> str:
     """Return what was done, in the spelling of what was asked where both mean the same."""
-    return asked if _terms(asked) == _terms(done) else done
+    return asked if terms_of(asked) == terms_of(done) else done
 
 
-def _terms(irreps: str) -> dict[str, int]:
+def terms_of(irreps: str) -> dict[str, int]:
     """Return the number of channels by symmetry."""
     terms: dict[str, int] = {}
     for term in irreps.replace(' ', '').split('+'):

@@ -16,7 +16,7 @@ from aiida_perovmlip.compute.architectures.mace.arguments import NAME, command_o
 from aiida_perovmlip.compute.architectures.mace.heads import Head
 from aiida_perovmlip.compute.architectures.mace.network import set_rates
 from aiida_perovmlip.compute.architectures.mace.results import Results, States
-from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings
+from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings, rate_of
 from aiida_perovmlip.compute.checkpoint import State
 from aiida_perovmlip.compute.children import failure_of, last_lines_of, python_path, start_child
 from aiida_perovmlip.compute.contract import JobError, Status
@@ -43,7 +43,7 @@ class Run:
     The trainer saves a state of each epoch, of which this keeps the newest and the best. After its last epoch the
     trainer writes a network, of which the shape is used: the parameters are those of the best epoch over all legs.
 
-    :param energies: of isolated atoms, by head and symbol; kept with the states.
+    :param about: what is kept with the states, as plain JSON.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Run:
         training: Training,
         heads: Sequence[Head],
         arguments: Mapping[str, Any],
-        energies: Mapping[str, Any],
+        about: Mapping[str, Any],
         state: State | None,
     ) -> None:
-        self.training, self.arguments, self.energies = training, dict(arguments), dict(energies)
+        self.training, self.arguments, self.about = training, dict(arguments), dict(about)
         self.settings: MaceSettings = training.settings
         tag = f'{NAME}_run-{training.seed}'
         self.results = Results(training.folder / 'results' / f'{tag}_train.txt', heads)
         self.states = States(training.folder / 'checkpoints', tag)
         self.curve: list[dict[str, Any]] = []
-        self.rate = self.settings.learning_rate
+        self.asked_rate = self.rate = rate_of(self.settings, training.known is not None)
         self.newest = training.folder / NEWEST
         self.saved = -math.inf  # the first epoch is saved at once
         self.was_running = False
@@ -97,22 +97,21 @@ class Run:
             return self.done
         return self.stage_one + self.settings.stage_two_epochs
 
-    def run(self) -> list[dict[str, Any]]:
-        """Train to the end; return the curve."""
+    def run(self) -> None:
+        """Train to the end."""
         while self.done < self.total:
             self._leg(self.total)
         if not self.shell.is_file():
             self._close()
         if not self.shell.is_file() or not self.best.is_file():
             raise JobError(Status.FAILED, f'The trainer ended without a potential. {last_lines(self.training.folder)}')
-        return self.curve
 
     # ------------------------------------------------------------------ states
 
     def _take_up(self, state: State) -> None:
         """Take what an earlier run left."""
         self.curve = list(state.curve)
-        self.rate = float(state.about['learning_rate'])
+        self.rate = float(state.told('learning_rate')['learning_rate'])
         shutil.copyfile(state.file(NEWEST), self.newest)
         shutil.copyfile(state.file(BEST), self.best)
 
@@ -120,17 +119,14 @@ class Run:
         """Add the newest and the best state to the checkpoint."""
         if not self.curve or not self.newest.is_file():
             return
-        about = {'learning_rate': self.rate, 'atomic_energies': self.energies}
+        about = {**self.about, 'learning_rate': self.rate}
         files = {NEWEST: self.newest, BEST: self.best}
         self.training.checkpoint.save(self.done, files, self.curve, about)
         self.saved = time.monotonic()
 
     def _put_back(self) -> None:
         """Give the trainer the newest state as that of the epoch to come, which it repeats."""
-        kept = self.training.folder / NEWEST
-        if self.newest != kept:
-            shutil.copyfile(self.newest, kept)
-            self.newest = kept
+        kept = self._keep_newest()
         self.states.clear()
         if not self.curve:
             return
@@ -138,13 +134,21 @@ class Run:
         target = self.states.path(self.done, self.done > self.stage_one)
         of_stage_two = self.settings.stage_two_learning_rate if self.settings.stage_two_epochs else None
         rate = of_stage_two if self.done >= self.stage_one else None
-        factor = self.settings.learning_rate / self.rate if self.rate else 1.0
+        factor = self.asked_rate / self.rate if self.rate else 1.0
         if factor == 1.0 and of_stage_two is None:
             shutil.copyfile(kept, target)
         else:
             set_rates(kept, target, factor, rate, of_stage_two)
         if self.done > self.stage_one:  # without a state of stage one the trainer fails at its end
             shutil.copyfile(kept, self.states.path(0))
+
+    def _keep_newest(self) -> Path:
+        """Put the newest state where the trainer writes none; return where it lies."""
+        kept = self.training.folder / NEWEST
+        if self.newest != kept:
+            shutil.copyfile(self.newest, kept)
+            self.newest = kept
+        return kept
 
     # ------------------------------------------------------------------ legs
 
@@ -168,6 +172,7 @@ class Run:
     def _close(self) -> None:
         """Let the trainer write a network without any further epoch."""
         self.save()
+        self._keep_newest()
         self.states.clear()
         self.states.folder.mkdir(exist_ok=True)
         shutil.copyfile(self.best, self.states.path(self.done))
@@ -220,7 +225,7 @@ class Run:
             step['stage'] = 2 if step['step'] > self.stage_one else 1
         self._refuse_divergence(step)
         self.curve.append(step)
-        self.newest, self.rate = path, self.settings.learning_rate
+        self.newest, self.rate = path, self.asked_rate
         self.training.report({**step, 'of': total})
         if best_step(self.curve) == step['step']:
             shutil.copyfile(path, self.best)

@@ -9,6 +9,9 @@ from typing import Any
 from aiida_perovmlip.compute.settings import option
 
 STRESS_WEIGHT = 10.0
+RATE, TUNING_RATE = 0.01, 0.001
+"""The initial learning rate where nothing is said: of a new network, and of one that is trained on."""
+
 WAYS = ('average', 'estimated', 'isolated', 'parent')
 """Where energies of isolated atoms can come from, other than by symbol."""
 
@@ -36,7 +39,9 @@ class MaceSettings:
         'instead where the frames are of another level of theory than the parent.',
     )
     epochs: int = option(60, 'Number of epochs, those of stage two not counted.', minimum=1)
-    learning_rate: float = option(0.01, 'Initial learning rate.', minimum=0.0)
+    learning_rate: float | None = option(
+        None, f'Initial learning rate; {RATE:g}, or {TUNING_RATE:g} with a parent.', minimum=0.0
+    )
     scheduler: str = option(
         'ReduceLROnPlateau',
         'How the learning rate falls: where the error stops falling, or exponentially with the epochs.',
@@ -200,7 +205,14 @@ def chosen(settings: MaceSettings, name: str) -> Any:
     return DEFAULTS.get(name) if value is None else value
 
 
-def smaller_batch(settings: MaceSettings) -> dict[str, Any] | None:
+def rate_of(settings: MaceSettings, has_parent: bool) -> float:
+    """Return the initial learning rate, also where none was said."""
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    return TUNING_RATE if has_parent else RATE
+
+
+def smaller_batch(settings: MaceSettings, has_parent: bool) -> dict[str, Any] | None:
     """Return half of the batch, with a learning rate that keeps the noise of Adam's steps what it was.
 
     The steps of Adam do not grow with the gradient, so their noise is that of the learning rate over the square root
@@ -213,7 +225,7 @@ def smaller_batch(settings: MaceSettings) -> dict[str, Any] | None:
         changed['valid_batch_size'] = max(settings.valid_batch_size // 2, 1)
     if settings.batch_size > 1:
         batch = settings.batch_size // 2
-        rate = settings.learning_rate * math.sqrt(batch / settings.batch_size)
+        rate = rate_of(settings, has_parent) * math.sqrt(batch / settings.batch_size)
         changed |= {'batch_size': batch, 'learning_rate': rate}
     return changed
 
@@ -221,11 +233,12 @@ def smaller_batch(settings: MaceSettings) -> dict[str, Any] | None:
 LOWEST_RATE = 1e-8
 
 
-def lower_rate(settings: MaceSettings) -> dict[str, Any] | None:
+def lower_rate(settings: MaceSettings, has_parent: bool) -> dict[str, Any] | None:
     """Return a third of the learning rates; None where they are as low as makes sense."""
-    if settings.learning_rate <= LOWEST_RATE:
+    rate = rate_of(settings, has_parent)
+    if rate <= LOWEST_RATE:
         return None
-    changed = {'learning_rate': settings.learning_rate / 3}
+    changed = {'learning_rate': rate / 3}
     if settings.stage_two_epochs:
         changed['stage_two_learning_rate'] = settings.stage_two_learning_rate / 3
     return changed

@@ -18,7 +18,6 @@ from aiida_perovmlip.compute.architecture import (
     Prediction,
     Trained,
     Training,
-    problem_of_states,
 )
 from aiida_perovmlip.compute.architectures.nep import neppo_program
 from aiida_perovmlip.compute.architectures.nep.gpumd import FOUNDATION, keywords_of_parent, train_with_gpumd
@@ -58,6 +57,9 @@ CHECKED = 5
 TOLERANCE = 1e-4
 """Largest difference of these in eV/Å, and as a part of the force."""
 
+TOLD = {'neppo': ('energies', 'batches'), 'gpumd': ('energies', 'effective')}
+"""What a state of a trainer has to tell for a run to go on from it."""
+
 FITTED = 2000
 """Frames at most that tell what a parent gets wrong of the energies of elements."""
 
@@ -93,6 +95,7 @@ class Nep(Architecture):
         ),
     }
     shape: ClassVar[tuple[str, ...]] = tuple(STRUCTURE)
+    for_new: ClassVar[tuple[str, ...]] = tuple(TUNING)
     known_shape: ClassVar[dict[str, str]] = {'radial_cutoff': 'cutoff'}
     Settings = NepSettings
 
@@ -103,7 +106,7 @@ class Nep(Architecture):
     def check(self, plan: Plan) -> str | None:
         """Refuse what a trainer would crash on, or worse, would not."""
         settings: NepSettings = plan.settings
-        problem = problem_of_settings(settings)
+        problem = problem_of_settings(settings, has_parent=plan.known is not None)
         if problem:
             return problem
         if settings.batch_size is not None and settings.batch_size > len(plan.training):
@@ -113,9 +116,13 @@ class Nep(Architecture):
         problem = _problem_of_energies(settings, plan) or _problem_of_frames(plan)
         if problem is None and isinstance(settings.atomic_energies, dict):
             problem = problem_of_precision(plan.training, settings.atomic_energies)
-        return problem or problem_of_states('NEP', plan.training, plan.validation)
+        return problem
 
-    def smaller_batch(self, settings: NepSettings) -> dict[str, Any] | None:
+    def elements_to_be(self, plan: Plan) -> frozenset[str]:
+        """Return those of the training frames: of a parent no other is kept."""
+        return frozenset(plan.training.elements())
+
+    def smaller_batch(self, settings: NepSettings, has_parent: bool = False) -> dict[str, Any] | None:
         """Return half the frames of a step; GPUMD's are as many as the user said, or all of them."""
         if settings.trainer == 'gpumd':
             frames = settings.frames_per_generation
@@ -147,7 +154,7 @@ class Nep(Architecture):
         wanted = resolve(training.settings, parent, len(training.training), training.training.has('stress'))
         elements = parent.elements if parent is not None else training.training.elements()
         state = training.checkpoint.state()
-        energies = self._energies(training) if state is None else dict(state.about['energies'])
+        energies = self._energies(training) if state is None else dict(state.told(*TOLD[wanted['trainer']])['energies'])
         problem = problem_of_precision(training.training, energies)
         if problem:
             raise JobError(Status.BAD_INPUT, problem)
@@ -216,9 +223,15 @@ class Nep(Architecture):
             read_model(str(source)).keep_species(list(kept)).write(str(path))
         slim = read_nep(path).header
         if training.settings.trainer == 'gpumd' and len(slim.elements) == FOUNDATION:
-            return Header(**{**vars(slim), 'elements': kept})
-        if slim.elements != kept:
-            raise JobError(Status.FAILED, f'The parent was to keep {", ".join(kept)}, but has {slim.elements}.')
+            return whole.slimmed(kept)
+        wanted = whole.slimmed(kept)
+        pairs, asked = np.array(slim.own_cutoffs), np.array(wanted.own_cutoffs)
+        if slim.elements != kept or pairs.shape != asked.shape or not np.allclose(pairs, asked, rtol=TOLERANCE):
+            raise JobError(
+                Status.FAILED,
+                f'The parent was to keep {", ".join(kept)} with the cutoffs {wanted.own_cutoffs or wanted.cutoffs}. It '
+                f'has {", ".join(slim.elements)} with {slim.own_cutoffs or slim.cutoffs}.',
+            )
         return slim
 
     def _way(self, training: Training) -> str:

@@ -37,7 +37,7 @@ def nep_in(wanted: Mapping[str, Any], elements: Sequence[str], extra: Mapping[st
         'version': 4,
         'type': [len(elements), *elements],
         **({} if wanted['zbl'] is None else {'zbl': wanted['zbl']}),
-        'cutoff': [wanted['radial_cutoff'], wanted['angular_cutoff']],
+        'cutoff': _cutoffs(wanted['radial_cutoff'], wanted['angular_cutoff'], elements),
         **{name: wanted[name] for name in ('n_max', 'basis_size', 'l_max')},
         'neuron': wanted['neurons'],
         **{name: wanted[name] for name in wanted if name.startswith('lambda_')},
@@ -57,6 +57,13 @@ def nep_in(wanted: Mapping[str, Any], elements: Sequence[str], extra: Mapping[st
             'generation': wanted['generations'],
         }
     return ''.join(f'{name}  {_words(value)}\n' for name, value in {**lines, **extra}.items())
+
+
+def _cutoffs(radial: Any, angular: Any, elements: Sequence[str]) -> list[float]:
+    """Return the cutoffs as they stand in `nep.in`: one pair, or one for each element, in their order."""
+    if not isinstance(radial, Mapping):
+        return [radial, angular]
+    return [cutoff for symbol in elements for cutoff in (radial[symbol], angular[symbol])]
 
 
 def _words(value: Any) -> str:

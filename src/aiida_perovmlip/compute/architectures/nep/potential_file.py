@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ class Header:
 
     :param elements: chemical symbols in the order of the file, which is that of its parameters.
     :param cutoffs: radial and angular cutoff in Å, the largest where each element has its own.
+    :param own_cutoffs: those of each element, in the order of `elements`; empty where all have the same.
     :param l_max: highest degree of the three-body terms, and a flag for each kind of terms of more bodies.
     :param zbl: inner and outer cutoff in Å of the repulsion at short distance; (0, 0) where a table defines it.
     """
@@ -35,6 +36,14 @@ class Header:
     l_max: tuple[int, ...]
     neurons: int
     zbl: tuple[float, float] | None = None
+    own_cutoffs: tuple[tuple[float, float], ...] = ()
+
+    def slimmed(self, kept: tuple[str, ...]) -> Header:
+        """Return the header of a potential that has these elements alone, in the order of this one."""
+        pairs = tuple(pair for symbol, pair in zip(self.elements, self.own_cutoffs, strict=False) if symbol in kept)
+        cutoffs = _largest(pairs) if pairs else self.cutoffs
+        elements = tuple(symbol for symbol in self.elements if symbol in kept)
+        return replace(self, elements=elements, cutoffs=cutoffs, own_cutoffs=_different(pairs))
 
     @property
     def dimension(self) -> int:
@@ -56,11 +65,20 @@ class Header:
         return self.n_parameters + self.dimension + table
 
     def settings(self) -> dict[str, object]:
-        """Return the settings that the file shows, by the names of `NepSettings`."""
+        """Return the settings that the file shows, by the names of `NepSettings`.
+
+        Cutoffs are numbers by element where each has its own, which no setting asks for: only a parent has such.
+        """
         flags = (*self.l_max[1:], 0, 0)
+        radial, angular = (
+            {symbol: pair[kind] for symbol, pair in zip(self.elements, self.own_cutoffs, strict=True)}
+            if self.own_cutoffs
+            else self.cutoffs[kind]
+            for kind in (0, 1)
+        )
         return {
-            'radial_cutoff': self.cutoffs[0],
-            'angular_cutoff': self.cutoffs[1],
+            'radial_cutoff': radial,
+            'angular_cutoff': angular,
             'n_max': list(self.n_max),
             'basis_size': list(self.basis_size),
             # the flag of the four-body terms is written as 1 or 2 by different versions
@@ -137,15 +155,27 @@ def _assembled(path: Path, elements: tuple[str, ...], named: dict[str, list[floa
     if len(cutoffs) not in (2, 2 * len(elements)) or (len(named['ANN']) > 1 and named['ANN'][1]):
         raise _refusal(path, 'its cutoffs or its network (two hidden layers) are not supported')
     n_max, basis_size = [int(value) for value in named['n_max']], [int(value) for value in named['basis_size']]
+    pairs = tuple(zip(cutoffs[0::2], cutoffs[1::2], strict=True))
     return Header(
         elements=elements,
-        cutoffs=(max(cutoffs[0::2]), max(cutoffs[1::2])),
+        cutoffs=_largest(pairs),
         n_max=(n_max[0], n_max[1]),
         basis_size=(basis_size[0], basis_size[1]),
         l_max=tuple(int(value) for value in named['l_max']),
         neurons=int(named['ANN'][0]),
         zbl=(named['zbl'][0], named['zbl'][1]) if 'zbl' in named else None,
+        own_cutoffs=_different(pairs),
     )
+
+
+def _largest(pairs: tuple[tuple[float, float], ...]) -> tuple[float, float]:
+    """Return the largest radial and the largest angular cutoff."""
+    return max(radial for radial, _ in pairs), max(angular for _, angular in pairs)
+
+
+def _different(pairs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """Return the cutoffs of each element; none where they are all the same."""
+    return pairs if len(set(pairs)) > 1 else ()
 
 
 def _refusal(path: Path, why: str) -> JobError:

@@ -37,7 +37,7 @@ OWN: dict[str, dict[str, Any]] = {
 """What one trainer has and the other does not, with its defaults."""
 
 TUNING = {'learning_rate': 1e-3, 'final_learning_rate': 1e-5}
-"""What is different by default where a parent is trained on."""
+"""What is different by default where a parent is trained on; what a protocol says of it is for new potentials."""
 
 HINTS = {
     'steps': '`gpumd` counts `generations` of an evolution strategy, of which it needs some hundred times as many',
@@ -131,8 +131,11 @@ class NepSettings:
     population: int | None = option(None, '`gpumd`: solutions of one generation; 50.', minimum=10, maximum=200)
 
 
-def problem_of_settings(settings: NepSettings) -> str | None:
-    """Return a sentence where settings contradict each other or the chosen trainer."""
+def problem_of_settings(settings: NepSettings, has_parent: bool = False) -> str | None:
+    """Return a sentence where settings contradict each other or the chosen trainer.
+
+    :param has_parent: whether what was not said is as in a parent, and not as by default.
+    """
     for trainer, own in OWN.items():
         foreign = [name for name in own if trainer != settings.trainer and getattr(settings, name) is not None]
         if foreign:
@@ -143,7 +146,8 @@ def problem_of_settings(settings: NepSettings) -> str | None:
                 f'{names} {which} to the trainer `{trainer}`, but `trainer` is `{settings.trainer}`'
                 f'{": " + hints if hints else ""}.'
             )
-    return _problem_of_structure(structure_of(settings)) or _problem_of_values(settings)
+    structure = {name: getattr(settings, name) for name in STRUCTURE} if has_parent else structure_of(settings)
+    return _problem_of_structure(structure) or _problem_of_values(settings)
 
 
 def structure_of(settings: NepSettings) -> dict[str, Any]:
@@ -153,10 +157,15 @@ def structure_of(settings: NepSettings) -> dict[str, Any]:
 
 
 def _problem_of_structure(structure: dict[str, Any]) -> str | None:
-    """Return a sentence where the lists have a wrong length or hold what NEP does not have."""
+    """Return a sentence where the lists have a wrong length or hold what NEP does not have.
+
+    :param structure: what is known of it; None is not.
+    """
     limits = {'n_max': ((0, 12), (0, 8)), 'basis_size': ((0, 16), (0, 12)), 'l_max': ((2, 8), (0, 2), (0, 1))}
     for name, bounds in limits.items():
         values = structure[name]
+        if values is None:
+            continue
         within = len(values) == len(bounds) and all(
             low <= value <= high for value, (low, high) in zip(values, bounds, strict=True)
         )
@@ -164,8 +173,8 @@ def _problem_of_structure(structure: dict[str, Any]) -> str | None:
             wanted = '0 or 2, 0 or 1' if name == 'l_max' else ''
             ranges = ', '.join(f'{low} to {high}' for low, high in bounds[: 1 if wanted else 2])
             return f'`{name}` is {values}, but has to be [{ranges}{", " + wanted if wanted else ""}].'
-    if structure['angular_cutoff'] > structure['radial_cutoff']:
-        angular, radial = structure['angular_cutoff'], structure['radial_cutoff']
+    angular, radial = structure['angular_cutoff'], structure['radial_cutoff']
+    if angular is not None and radial is not None and angular > radial:
         return f'`angular_cutoff` is {angular:g} Å, but cannot be larger than `radial_cutoff`, {radial:g} Å.'
     return None
 
