@@ -44,7 +44,7 @@ test: PLUGINS += allegro nep pyscf
 test: venv-dev
 	$(SETUP) --environments-only
 	tools/ensure_programs.sh
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 40 --durations-min 5
 
 lint: venv-dev
 	$(BIN)/ruff check

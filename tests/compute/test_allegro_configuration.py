@@ -364,14 +364,6 @@ def test_frames_without_a_stress_say_so_only_where_others_have_one(tmp_path, fra
     assert 'stress' not in (tmp_path / 'bare.xyz').read_text()
 
 
-def test_frames_are_predicted_in_batches_of_few_atoms(monkeypatch, make_frames):
-    monkeypatch.setattr(package, 'ATOMS_AT_ONCE', 80)
-    assert [len(batch) for batch in package.batches(make_frames(5))] == [2, 2, 1]
-    monkeypatch.setattr(package, 'ATOMS_AT_ONCE', 10)
-    assert [len(batch) for batch in package.batches(make_frames(2))] == [1, 1]
-    assert list(package.batches([])) == []
-
-
 # ---------------------------------------------------------------------- the curve
 
 

@@ -13,8 +13,10 @@ from aiida_perovmlip.compute.architecture import (
     UNKNOWN_LEVEL,
     Plan,
     PotentialFacts,
+    Prediction,
     common_problem,
     default_way,
+    in_batches,
     notes_of_way,
     problem_of_shape,
     problem_of_states,
@@ -196,3 +198,20 @@ def test_values_are_the_same_up_to_rounding_and_down_to_their_parts():
     assert not are_same({'Cs': 1.0}, {'Cs': 1.0, 'I': 2.0})
     assert not are_same([1.0], [1.0, 2.0])
     assert not are_same('4x0e', '8x0e')
+
+
+def test_frames_are_predicted_at_once_up_to_so_many_atoms_the_very_first_alone(make_frames):
+    taken = []
+
+    def predict(frames):
+        taken.append(len(frames))
+        return (Prediction(float(len(frame)), np.zeros((len(frame), 3))) for frame in frames)
+
+    predictor = in_batches(predict, 80)
+    assert [each.energy for each in predictor(make_frames(6))] == [40.0] * 6
+    assert taken == [1, 2, 2, 1]
+    list(predictor(make_frames(3)))  # warm by now
+    assert taken[4:] == [2, 1]
+    assert list(in_batches(predict, 10)([])) == []
+    assert [each.energy for each in in_batches(predict, 10)(make_frames(2))] == [40.0] * 2
+    assert taken[6:] == [1, 1]

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 
 import pytest
 
@@ -346,11 +345,3 @@ def test_no_head_is_ever_guessed():
         with pytest.raises(JobError, match='has the heads a, b') as caught:
             known_head(('a', 'b'), wanted)
         assert caught.value.status is Status.BAD_INPUT
-
-
-def test_batches_begin_with_a_single_frame_and_have_a_limit(make_frames):
-    frames = make_frames(6)
-    sizes = [len(batch) for batch in mace_network._batches(frames, 80)]
-    assert sizes == [1, 2, 2, 1]
-    large = [replace(frame) for frame in frames[:2]]
-    assert [len(batch) for batch in mace_network._batches(large, 10)] == [1, 1]

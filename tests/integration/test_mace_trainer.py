@@ -371,7 +371,7 @@ from aiida_perovmlip.compute.architecture import Architecture
 from aiida_perovmlip.compute.architectures.mace import Mace
 from aiida_perovmlip.compute.frames import Frames
 mace, path, frames = Mace(), Path(sys.argv[1]), Frames.open_folder(Path(sys.argv[2]))
-many, single = list(mace.predict(path, frames)), list(Architecture.predict(mace, path, frames))
+many, single = list(mace.predict(path, frames)), list(Architecture.predictor(mace, path)(frames))
 worst = max(float(np.abs(getattr(a, n) - getattr(b, n)).max())
             for a, b in zip(many, single, strict=True) for n in ('forces', 'stress'))
 worst = max(worst, *(abs(a.energy - b.energy) for a, b in zip(many, single, strict=True)))

@@ -30,6 +30,43 @@ class Prediction:
     stress: Array | None = None
 
 
+Predictor = Callable[[Iterable[Frame]], Iterator[Prediction]]
+"""What predicts frames with a potential that is open; it may take many before it gives the first."""
+
+
+def in_batches(predict: Callable[[list[Frame]], Iterator[Prediction]], limit: int) -> Predictor:
+    """Return what predicts as many frames at once as have so many atoms together.
+
+    The very first frame is a batch of its own, so that who measures the speed can leave out what warms up.
+    """
+    is_warm = False
+
+    def predictor(frames: Iterable[Frame]) -> Iterator[Prediction]:
+        nonlocal is_warm
+        batch: list[Frame] = []
+        for frame in frames:
+            if batch and (not is_warm or sum(map(len, batch)) + len(frame) > limit):
+                yield from predict(batch)
+                batch, is_warm = [], True
+            batch.append(frame)
+        if batch:
+            yield from predict(batch)
+            is_warm = True
+
+    return predictor
+
+
+def prediction_of(calculator: Any, frame: Frame) -> Prediction:
+    """Return what an ASE calculator says of a frame."""
+    wanted = ['energy', 'forces', *(['stress'] if frame.has_volume else [])]
+    calculator.calculate(frame.to_atoms(labels=False), wanted)
+    return Prediction(
+        energy=float(calculator.results['energy']),
+        forces=np.array(calculator.results['forces'], dtype=float),
+        stress=np.array(calculator.results['stress'], dtype=float) if frame.has_volume else None,
+    )
+
+
 @dataclass(frozen=True)
 class PotentialFacts:
     """What is in the files of a potential, read from these and from nothing else.
@@ -241,17 +278,22 @@ class Architecture(Plugin):
     def predict(
         self, potential: Path, frames: Iterable[Frame], device: str = 'cpu', head: str | None = None
     ) -> Iterator[Prediction]:
-        """Predict frame after frame; an architecture that can evaluate batches overrides this."""
+        """Predict frames once; nothing is opened before the first is asked for."""
+        yield from self.predictor(potential, device, head)(frames)
+
+    def predictor(self, potential: Path, device: str = 'cpu', head: str | None = None) -> Predictor:
+        """Open a potential to predict with it again and again.
+
+        This one goes from frame to frame; an architecture that can evaluate batches overrides it.
+        """
         calculator = self.calculator(potential, device, head)
-        for frame in frames:
-            atoms = frame.to_atoms(labels=False)
-            calculator.reset()
-            calculator.calculate(atoms, ['energy', 'forces', *(['stress'] if frame.has_volume else [])])
-            yield Prediction(
-                energy=float(calculator.results['energy']),
-                forces=np.array(calculator.results['forces'], dtype=float),
-                stress=np.array(calculator.results['stress'], dtype=float) if frame.has_volume else None,
-            )
+
+        def predict(frames: Iterable[Frame]) -> Iterator[Prediction]:
+            for frame in frames:
+                calculator.reset()
+                yield prediction_of(calculator, frame)
+
+        return predict
 
     def descriptors(self, potential: Path, frames: Iterable[Frame], device: str = 'cpu') -> Iterator[Array]:
         """Yield what the potential sees of the atoms of each frame, (n_atoms, n); for choosing and mapping frames."""

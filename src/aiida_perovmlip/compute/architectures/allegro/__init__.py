@@ -18,10 +18,11 @@ from aiida_perovmlip.compute.architecture import (
     Architecture,
     Plan,
     PotentialFacts,
-    Prediction,
+    Predictor,
     Trained,
     Training,
     default_way,
+    in_batches,
     notes_of_way,
 )
 from aiida_perovmlip.compute.architectures.allegro import trainer
@@ -42,8 +43,8 @@ from aiida_perovmlip.compute.architectures.allegro.config import (
     rate_of,
 )
 from aiida_perovmlip.compute.architectures.allegro.package import (
+    ATOMS_AT_ONCE,
     FILENAME,
-    batches,
     epochs_of,
     info_of,
     network_settings,
@@ -283,13 +284,10 @@ class Allegro(Architecture):
             str(Path(potential) / FILENAME), device=device, chemical_species_to_atom_type_map=True
         )
 
-    def predict(
-        self, potential: Path, frames: Iterable[Frame], device: str = 'cpu', head: str | None = None
-    ) -> Iterator[Prediction]:
+    def predictor(self, potential: Path, device: str = 'cpu', head: str | None = None) -> Predictor:
         """Predict several frames at once."""
         calculator = self.calculator(potential, device, head)
-        for batch in batches(frames):
-            yield from predict_batch(calculator, batch)
+        return in_batches(lambda frames: predict_batch(calculator, frames), ATOMS_AT_ONCE)
 
     def compile(self, potential: Path, target: Target, device: str, folder: Path) -> Path:
         """Compile a potential for a target and return the file, which runs on this kind of machine with this torch.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,6 @@ def shifts_of(network: Any) -> dict[str, float]:
     shifts = part.shifts.detach().reshape(-1).tolist() if part.has_shifts else [0.0]
     types = list(part.type_names)
     return dict(zip(types, shifts * len(types) if len(shifts) == 1 else shifts, strict=True))
-
-
-def batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """Yield frames that are predicted at once."""
-    batch: list[Frame] = []
-    for frame in frames:
-        if batch and sum(map(len, batch)) + len(frame) > ATOMS_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(frame)
-    if batch:
-        yield batch
 
 
 def predict_batch(calculator: Any, frames: Sequence[Frame]) -> Iterator[Prediction]:

@@ -11,7 +11,7 @@ from aiida_perovmlip.compute.architecture import (
     Architecture,
     Plan,
     PotentialFacts,
-    Prediction,
+    Predictor,
     Trained,
     Training,
 )
@@ -196,13 +196,11 @@ class Mace(Architecture):
             head=known_head(facts.heads, head),
         )
 
-    def predict(
-        self, potential: Path, frames: Iterable[Frame], device: str = 'cpu', head: str | None = None
-    ) -> Iterator[Prediction]:
+    def predictor(self, potential: Path, device: str = 'cpu', head: str | None = None) -> Predictor:
         """Predict many frames at once."""
         network = mace_network.load(potential / FILENAME)
         name = known_head(mace_network.heads_in(network), head)
-        yield from mace_network.predict(network, frames, device, name)
+        return mace_network.predictor(network, device, name)
 
     def descriptors(self, potential: Path, frames: Iterable[Frame], device: str = 'cpu') -> Iterator[Array]:
         """Yield the invariant features of all layers; they are the same for all heads."""

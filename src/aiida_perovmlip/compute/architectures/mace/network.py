@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aiida_perovmlip.compute.architecture import PotentialFacts, Prediction
+from aiida_perovmlip.compute.architecture import PotentialFacts, Prediction, Predictor, in_batches
 from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings, chosen
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Frame
@@ -244,27 +244,37 @@ def terms_of(irreps: str) -> dict[str, int]:
 
 
 def predict(network: Any, frames: Iterable[Frame], device: str, head: str) -> Iterator[Prediction]:
-    """Predict frames in batches; the first is a batch of its own, so that who measures the speed can leave it out."""
-    from mace.tools import torch_geometric
+    """Predict frames once."""
+    yield from predictor(network, device, head)(frames)
 
-    network = copy.deepcopy(network).to(device)  # the caller's stays where it is, and as it is
+
+def predictor(network: Any, device: str, head: str) -> Predictor:
+    """Return what predicts frames in batches with a copy of a network: the caller's stays where and as it is."""
+    network = copy.deepcopy(network).to(device)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
+    limit = ATOMS_OF_BATCH.get(device, ATOMS_OF_BATCH['cpu'])
+    return in_batches(lambda frames: _predict_batch(network, frames, device, head), limit)
+
+
+def _predict_batch(network: Any, frames: list[Frame], device: str, head: str) -> Iterator[Prediction]:
+    """Yield the predictions of frames that are computed at once."""
+    from mace.tools import torch_geometric
+
     numbers = [int(number) for number in network.atomic_numbers]
-    for chunk in _batches(frames, ATOMS_OF_BATCH.get(device, ATOMS_OF_BATCH['cpu'])):
-        graphs = [_graph(frame, network, numbers, head) for frame in chunk]
-        batch = torch_geometric.Batch.from_data_list(graphs).to(device)
-        output = network(batch.to_dict(), training=False, compute_force=True, compute_stress=True)
-        energies = output['energy'].detach().cpu().double().numpy()
-        forces = output['forces'].detach().cpu().double().numpy()
-        stresses = output['stress'].detach().cpu().double().numpy()
-        ends = np.cumsum([len(frame) for frame in chunk])
-        for index, frame in enumerate(chunk):
-            yield Prediction(
-                energy=float(energies[index]),
-                forces=forces[ends[index] - len(frame) : ends[index]],
-                stress=_voigt(stresses[index]) if frame.has_volume else None,
-            )
+    graphs = [_graph(frame, network, numbers, head) for frame in frames]
+    batch = torch_geometric.Batch.from_data_list(graphs).to(device)
+    output = network(batch.to_dict(), training=False, compute_force=True, compute_stress=True)
+    energies, forces, stresses = (
+        output[name].detach().cpu().double().numpy() for name in ('energy', 'forces', 'stress')
+    )
+    ends = np.cumsum([len(frame) for frame in frames])
+    for index, frame in enumerate(frames):
+        yield Prediction(
+            energy=float(energies[index]),
+            forces=forces[ends[index] - len(frame) : ends[index]],
+            stress=_voigt(stresses[index]) if frame.has_volume else None,
+        )
 
 
 def relabelled(network: Any, frames: Iterable[Frame], device: str) -> Iterator[Frame]:
@@ -272,20 +282,6 @@ def relabelled(network: Any, frames: Iterable[Frame], device: str) -> Iterator[F
     kept = list(frames)
     for frame, found in zip(kept, predict(network, kept, device, heads_in(network)[0]), strict=True):
         yield replace(frame, energy=found.energy, forces=found.forces, stress=found.stress)
-
-
-def _batches(frames: Iterable[Frame], limit: int) -> Iterator[list[Frame]]:
-    """Yield the first frame, then lists of frames with as many atoms together as the limit allows."""
-    batch: list[Frame] = []
-    atoms, is_first = 0, True
-    for frame in frames:
-        if batch and (is_first or atoms + len(frame) > limit):
-            yield batch
-            batch, atoms, is_first = [], 0, False
-        batch.append(frame)
-        atoms += len(frame)
-    if batch:
-        yield batch
 
 
 def _graph(frame: Frame, network: Any, numbers: list[int], head: str) -> Any:

@@ -15,9 +15,10 @@ from aiida_perovmlip.compute.architecture import (
     Architecture,
     Plan,
     PotentialFacts,
-    Prediction,
+    Predictor,
     Trained,
     Training,
+    prediction_of,
 )
 from aiida_perovmlip.compute.architectures.nep import neppo_program
 from aiida_perovmlip.compute.architectures.nep.gpumd import FOUNDATION, keywords_of_parent, train_with_gpumd
@@ -305,19 +306,10 @@ class Nep(Architecture):
         cutoff = max(read_nep(path).header.cutoffs)
         return NepCalculator(str(path), read_energies(Path(potential)), cutoff)
 
-    def predict(
-        self, potential: Path, frames: Iterable[Frame], device: str = 'cpu', head: str | None = None
-    ) -> Iterator[Prediction]:
+    def predictor(self, potential: Path, device: str = 'cpu', head: str | None = None) -> Predictor:
         """Predict frame after frame with one calculator for each number of atoms."""
         find = _calculators(lambda: self.calculator(potential, device, head))
-        for frame in frames:
-            calculator = find(len(frame))
-            calculator.calculate(frame.to_atoms(labels=False), ['energy', 'forces', 'stress'])
-            yield Prediction(
-                energy=float(calculator.results['energy']),
-                forces=np.array(calculator.results['forces'], dtype=float),
-                stress=np.array(calculator.results['stress'], dtype=float) if frame.has_volume else None,
-            )
+        return lambda frames: (prediction_of(find(len(frame)), frame) for frame in frames)
 
     def descriptors(self, potential: Path, frames: Iterable[Frame], device: str = 'cpu') -> Iterator[Array]:
         """Yield the descriptors of the atoms of each frame, (n_atoms, n), before they are scaled."""
