@@ -79,7 +79,19 @@ class Nep(Architecture):
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
         'fast': ('A first potential of some hundred small cells, within minutes on two cores.', {}),
-        'balanced': ('A potential to work with: the same network, trained for longer.', {'steps': 20_000}),
+        'balanced': (
+            'A potential to work with: finer functions of distances and angles, longer cutoffs, smaller steps.',
+            {
+                'radial_cutoff': 8.0,
+                'angular_cutoff': 6.0,
+                'n_max': [8, 6],
+                'basis_size': [12, 10],
+                'l_max': [4, 2, 1],
+                'neurons': 60,
+                'steps': 10_000,
+                'learning_rate': 0.02,
+            },
+        ),
         'paper': (
             'The potential of the study of MA(1-x)FA(x)PbI3: 5 radial and (4 + 1) · 5 = 25 angular descriptors; needs '
             'a GPU.',
