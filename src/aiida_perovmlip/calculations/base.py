@@ -178,6 +178,7 @@ def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
         520, 'ERROR_SETTINGS_IGNORED', invalidates_cache=True, message='The trainer ignored settings: {message}'
     )
     spec.exit_code(530, 'ERROR_NOT_FINITE', message='The potential predicts values that are not finite: {message}')
+    spec.exit_code(570, 'ERROR_ENDS_MEET', message='There is no path: {message}')
 
 
 def _validate_device(value: str, _: Any) -> str | None:

@@ -30,6 +30,8 @@ class Status(StrEnum):
     OUT_OF_WALLTIME = 'out_of_walltime'
     OUT_OF_MEMORY = 'out_of_memory'
     DIVERGED = 'diverged'
+    NOT_FINITE = 'not_finite'
+    ENDS_MEET = 'ends_meet'
     SETTINGS_IGNORED = 'settings_ignored'
     MISSING_PACKAGE = 'missing_package'
     BAD_INPUT = 'bad_input'
