@@ -161,6 +161,12 @@ def test_the_default_weight_of_stresses_is_zero_where_there_are_none(ask, make_f
     assert ask()['stress_weight'] == 10.0
 
 
+def test_squared_errors_have_another_name_where_there_are_stresses(ask, make_frames):
+    bare = without_stress(make_frames(4))
+    assert [ask()['loss'], ask(frames=bare)['loss']] == ['universal', 'universal']
+    assert [ask(loss='squared')['loss'], ask(frames=bare, loss='squared')['loss']] == ['stress', 'weighted']
+
+
 def test_no_group_of_frames_means_anything_to_the_trainer(tmp_path, make_frames):
     frames = [replace(frame, group='IsolatedAtom', head='pbe') for frame in make_frames(2)]
     write_frames(frames, tmp_path / 'training.xyz')

@@ -213,6 +213,19 @@ def test_the_log_tells_what_was_used_after_strategies_changed_it():
 
 
 @pytest.mark.parametrize(
+    ('printed', 'loss'),
+    [
+        ('UniversalLoss(energy_weight=1.000)', 'universal'),
+        ('WeightedEnergyForcesLoss(energy_weight=1.000)', 'squared'),
+        ('WeightedEnergyForcesStressLoss(energy_weight=1.000)', 'squared'),
+        ('WeightedForcesLoss(forces_weight=1.000)', 'WeightedForces'),
+    ],
+)
+def test_the_log_tells_which_loss_was_taken(printed, loss):
+    assert mace_effective.settings_of_log(f'{LOG}2026-11-21 17:42:22.978 INFO: {printed}\n')['loss'] == loss
+
+
+@pytest.mark.parametrize(
     ('n_heads', 'changed', 'rank', 'pinned', 'done'),
     [
         (1, None, None, False, 'scratch'),

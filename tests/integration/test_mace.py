@@ -129,9 +129,10 @@ def test_forces_and_stress_are_slopes_of_the_energy_which_a_rotation_leaves(pare
 
 def test_given_atomic_energies_are_those_of_the_potential(train):
     energies = {'Cs': -90.0, 'Pb': -110.0, 'I': -100.0}
-    outputs, node = train({'atomic_energies': energies})
+    outputs, node = train({'atomic_energies': energies, 'loss': 'squared'})
     assert node.is_finished_ok, node.exit_message
-    assert outputs['results']['effective']['atomic_energies'] == energies
+    effective = outputs['results']['effective']
+    assert (effective['atomic_energies'], effective['loss']) == (energies, 'squared')
 
 
 def test_atomic_energies_without_an_element_are_refused(train):

@@ -17,7 +17,14 @@ from aiida_perovmlip.compute.architecture import Training
 from aiida_perovmlip.compute.architectures.mace.energies import Energies
 from aiida_perovmlip.compute.architectures.mace.heads import REPLAY, Head
 from aiida_perovmlip.compute.architectures.mace.network import TRAINED
-from aiida_perovmlip.compute.architectures.mace.settings import FREEZE, STRESS_WEIGHT, MaceSettings, chosen, rate_of
+from aiida_perovmlip.compute.architectures.mace.settings import (
+    FREEZE,
+    LOSSES,
+    STRESS_WEIGHT,
+    MaceSettings,
+    chosen,
+    rate_of,
+)
 from aiida_perovmlip.compute.extxyz import write_extxyz
 from aiida_perovmlip.compute.frame import Frame
 
@@ -68,7 +75,7 @@ def arguments_of(training: Training, heads: Sequence[Head], energies: Mapping[st
         'stress_key': 'REF_stress',
         'total_charge_key': 'charge',
         'total_spin_key': 'spin',
-        'loss': 'universal',
+        'loss': LOSSES[settings.loss][0 if has_stress else 1],
         'error_table': 'PerAtomRMSEstressvirials' if has_stress and can_validate_stress else 'PerAtomRMSE',
         'compute_stress': has_stress,
         'energy_weight': settings.energy_weight,

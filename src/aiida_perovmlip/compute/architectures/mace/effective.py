@@ -23,6 +23,9 @@ PLAIN = (
 )
 """Arguments that are settings of the same name."""
 
+SQUARED = ('WeightedEnergyForces', 'WeightedEnergyForcesStress')
+"""What mace-torch calls losses of squared errors."""
+
 OTHERS = {
     'valid_batch_size': 'valid_batch_size',
     'stage_two_learning_rate': 'swa_lr',
@@ -48,6 +51,9 @@ def settings_of_log(log: str) -> dict[str, Any]:
     used = namespace(log)
     effective = {name: used[name] for name in PLAIN if name in used}
     effective |= {ours: used[theirs] for ours, theirs in OTHERS.items() if theirs in used}
+    named = re.search(r'INFO: (\w+)Loss\(', log)
+    if named:
+        effective['loss'] = 'universal' if named[1] == 'Universal' else 'squared' if named[1] in SQUARED else named[1]
     if 'clip_grad' in used:
         effective['clip_grad'] = used['clip_grad'] or 0.0
     effective |= {'learning_rate': _number(r'Learning rate: ([-+.\de]+)', log, used.get('lr'))}

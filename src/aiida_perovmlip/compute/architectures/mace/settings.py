@@ -15,6 +15,9 @@ RATE, TUNING_RATE = 0.01, 0.001
 WAYS = ('average', 'estimated', 'isolated', 'parent')
 """Where energies of isolated atoms can come from, other than by symbol."""
 
+LOSSES = {'universal': ('universal', 'universal'), 'squared': ('stress', 'weighted')}
+"""What mace-torch calls a loss where there are stresses, and where there are none."""
+
 Given = str | dict[str, float] | dict[str, dict[str, float]] | None
 
 
@@ -56,6 +59,13 @@ class MaceSettings:
     batch_size: int = option(4, 'Frames of one step (of each GPU).', minimum=1)
     valid_batch_size: int | None = option(
         None, 'Frames of one step of the validation; `batch_size` if nothing is said.', minimum=1
+    )
+    loss: str = option(
+        'universal',
+        'How errors count in the loss: `universal`, large ones by their size, and those of large forces less; '
+        '`squared`, by their square. Frames near a minimum, such as those of a relaxation, are learned with `squared` '
+        'alone: only the few large forces tell how stiff their bonds are.',
+        choices=tuple(LOSSES),
     )
     energy_weight: float = option(1.0, 'Weight of energies per atom in the loss.', minimum=0.0)
     forces_weight: float = option(10.0, 'Weight of forces in the loss.', minimum=0.0)
