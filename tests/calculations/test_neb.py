@@ -98,6 +98,10 @@ def test_a_hop_gives_its_path_with_energies_and_forces_of_the_potential(relax, p
     results = outputs['results']
     assert results['is_converged']
     assert results['residual'] <= results['settings']['fmax'] == 0.03
+    profile = results['profile']
+    assert profile['forward'] == pytest.approx(barrier.max())
+    assert (profile['top'], profile['is_interior'], profile['minima']) == (3, True, [])
+    assert profile['curve_forward'] == pytest.approx(profile['forward'], abs=0.02)
     history = outputs['history']
     assert len(history.get_array('residual')) >= results['n_steps']
     assert history.get_array('barrier')[-1] == pytest.approx(barrier.max())
@@ -123,6 +127,7 @@ def test_a_job_without_time_keeps_its_path(relax, images):
     assert outputs['results']['n_steps'] > 0
     outputs, node = relax(images, {'max_wallclock_seconds': 1}, settings=never)
     assert 'the ends were still relaxing' in node.exit_message
+    assert outputs['results']['profile'] is None
     assert len(outputs['path']) == 7
 
 

@@ -12,12 +12,14 @@ import numpy as np
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
+from aiida_perovmlip.analysis.barriers import profile_of
 from aiida_perovmlip.calculations.base import ComputeCalculation
 from aiida_perovmlip.calculations.label import level_of
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.architecture import missing_elements
 from aiida_perovmlip.compute.band import BandSettings
 from aiida_perovmlip.compute.contract import Response
+from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.compute.tasks.neb import HISTORY, PATH, read_path
 from aiida_perovmlip.data.dataset import DatasetData
@@ -77,6 +79,11 @@ class NebCalculation(ComputeCalculation):
             help='Before each step and after the last: `residual` (n,), the largest force on the band in eV/Å, and '
             '`barrier` (n,), its highest energy above the first end in eV.',
         )
+        spec.outputs['results'].help = (
+            'How far the band came, and in `profile` its barriers in eV: `forward` and `reverse` from the ends to the '
+            'top, `span` from the lowest image, `reaction` from end to end, those of the curve through forces, and the '
+            'images that are minima between the ends.'
+        )
         spec.default_output_node = 'results'
 
     def _build_process_label(self) -> str:
@@ -101,24 +108,35 @@ class NebCalculation(ComputeCalculation):
         cls, node: orm.CalcJobNode, response: Response | None, folder: Path
     ) -> Iterator[tuple[str, orm.Data]]:
         """Yield how far the band came, and the path as it was then."""
+        images = _images(node, folder / PATH) if (folder / PATH).is_file() else []
         if response is not None and response.results:
             about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
-            yield 'results', orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb})
-        if (folder / PATH).is_file():
-            yield 'path', DatasetData.from_frames(_images(node, folder / PATH), _level(node))
+            about |= {'peak_memory_mb': response.peak_memory_mb, 'profile': _profile(images)}
+            yield 'results', orm.Dict({**response.results, **about})
+        if images:
+            yield 'path', DatasetData.from_frames(images, _level(node))
         if (folder / HISTORY).is_file():
             history = np.array(json.loads((folder / HISTORY).read_text()), dtype=float).reshape(-1, 2)
             yield 'history', orm.ArrayData({'residual': history[:, 0], 'barrier': history[:, 1]})
 
 
-def _images(node: orm.CalcJobNode, path: Path) -> Iterator[Any]:
-    """Yield the images that a job left; refuse those of another path."""
+def _images(node: orm.CalcJobNode, path: Path) -> list[Frame]:
+    """Return the images that a job left; refuse those of another path."""
     images = read_path(path)
     first = list(node.inputs.path.frames)
     if [image.symbols for image in images] != [frame.symbols for frame in first]:
         raise ValueError('the images are not those of the path that went in.')
-    for image in images:
-        yield replace(image, head='default', source=node.uuid)
+    return [replace(image, head='default', source=node.uuid) for image in images]
+
+
+def _profile(images: list[Frame]) -> dict[str, Any] | None:
+    """Return the barriers of a path; None where its images have no energies yet."""
+    if not images or any(image.energy is None or image.forces is None for image in images):
+        return None
+    positions, energies, forces = (
+        np.array([getattr(image, name) for image in images]) for name in ('positions', 'energy', 'forces')
+    )
+    return profile_of(positions, energies, forces).numbers()
 
 
 def _level(node: orm.CalcJobNode) -> Any:
