@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 from aiida.engine import run_get_node
 from ase import Atoms
 
 from aiida_perovmlip.calculations.neb import NebCalculation
-from aiida_perovmlip.compute.architectures.nep.potential_file import FILENAME, read_nep
 from aiida_perovmlip.data.dataset import DatasetData
-from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.structures.hops import vacancy_hops
 from aiida_perovmlip.structures.paths import idpp
 
@@ -21,18 +17,7 @@ pytestmark = pytest.mark.slow
 PLACES = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
 
 
-@pytest.fixture
-def nep89(shared_data, tmp_path):
-    folder = tmp_path / 'nep89'
-    folder.mkdir()
-    shutil.copyfile(shared_data / 'nep89' / 'nep89_CsPbI.txt', folder / FILENAME)
-    header = read_nep(folder / FILENAME).header
-    return PotentialData(
-        folder, architecture='nep', elements=sorted(header.elements), cutoff=6.0, n_parameters=header.n_parameters
-    ).store()
-
-
-def test_the_iodine_vacancy_of_cspbi3_has_its_barriers(plugin_code, nep89):
+def test_the_iodine_vacancy_of_cspbi3_has_its_barriers(plugin_code, store_nep):
     host = Atoms('PbCsI3', scaled_positions=PLACES, cell=3 * [6.29], pbc=True).repeat(2)
     ends = vacancy_hops(host, 'I', 5.0)[0].ends(host)
     shake = np.random.default_rng(0).normal(0, 0.05, ends[0].positions.shape)  # so that the octahedra can tilt
@@ -40,7 +25,7 @@ def test_the_iodine_vacancy_of_cspbi3_has_its_barriers(plugin_code, nep89):
         end.positions += shake
     builder = NebCalculation.get_builder()
     builder.code = plugin_code('nep')
-    builder.potential, builder.path = nep89, DatasetData.from_ase(idpp(*ends, 7))
+    builder.potential, builder.path = store_nep('nep89_CsPbI.txt'), DatasetData.from_ase(idpp(*ends, 7))
     outputs, node = run_get_node(builder)
     assert node.is_finished_ok, node.exit_message
     path = outputs['path'].frames

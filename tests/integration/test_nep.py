@@ -344,20 +344,9 @@ def test_a_learning_rate_out_of_all_bounds_ends_in_divergence_and_delivers_nothi
 
 
 @pytest.fixture
-def nep89(shared_data, tmp_path):
+def nep89(store_nep):
     """Return NEP89 with more elements than the frames have, as a stored potential."""
-    folder = tmp_path / 'nep89'
-    folder.mkdir()
-    shutil.copyfile(shared_data / 'nep89' / 'nep89_HCNIPbCs.txt', folder / FILENAME)
-    header = read_nep(folder / FILENAME).header
-    return PotentialData(
-        folder,
-        architecture='nep',
-        elements=sorted(header.elements),
-        cutoff=6.0,
-        dtype='float32',
-        n_parameters=header.n_parameters,
-    ).store()
+    return store_nep('nep89_HCNIPbCs.txt')
 
 
 def test_a_parent_that_is_slimmed_predicts_exactly_what_it_did(bare, nep89, tmp_path, make_frames):

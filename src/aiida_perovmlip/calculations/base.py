@@ -141,6 +141,30 @@ class ComputeCalculation(CalcJob):
         return 1
 
 
+class PotentialCalculation(ComputeCalculation):
+    """Base of the jobs that use a stored potential: they run where the package of its architecture is."""
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Define the potential."""
+        super().define(spec)
+        spec.input('potential', valid_type=PotentialData, help='The potential to use.')
+
+    def _build_process_label(self) -> str:
+        """Return a label that says what is done with which architecture."""
+        return f'{type(self).__name__.removesuffix("Calculation")}<{self.inputs.potential.architecture}>'
+
+    def plugins(self) -> dict[str, str]:
+        """Return the architecture of the potential."""
+        return {'architecture': registry.reference('architectures', self.inputs.potential.architecture)}
+
+
+def results_of(response: Response, **more: Any) -> orm.Dict:
+    """Return what a job says that it did, with what it took to do it."""
+    about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
+    return orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb, **more})
+
+
 def _open(folder: Folder, path: str) -> Any:
     """Open a file of the job's folder for writing, with the folders around it."""
     target = Path(folder.abspath) / path

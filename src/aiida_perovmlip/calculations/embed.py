@@ -10,16 +10,15 @@ import numpy as np
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
-from aiida_perovmlip.calculations.base import ComputeCalculation
+from aiida_perovmlip.calculations.base import PotentialCalculation, results_of
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.architecture import Architecture, missing_elements
 from aiida_perovmlip.compute.contract import Response, Status
 from aiida_perovmlip.compute.tasks.embed import EMBEDDING
 from aiida_perovmlip.data.dataset import DatasetData
-from aiida_perovmlip.data.potential import PotentialData
 
 
-class EmbedCalculation(ComputeCalculation):
+class EmbedCalculation(PotentialCalculation):
     """Give each frame of a dataset one point in the space in which a potential tells atoms apart.
 
     The frames need no labels. What comes out is meant for `choose_frames`, for maps of a dataset, and for telling how
@@ -33,7 +32,7 @@ class EmbedCalculation(ComputeCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Define inputs and outputs."""
         super().define(spec)
-        spec.input('potential', valid_type=PotentialData, help='The potential whose descriptors are used.')
+        spec.inputs['potential'].help = 'The potential whose descriptors are used.'
         spec.input('dataset', valid_type=DatasetData, help='The frames to describe; labels are not read.')
         spec.input(
             'per_element',
@@ -52,14 +51,6 @@ class EmbedCalculation(ComputeCalculation):
         )
         spec.default_output_node = 'results'
 
-    def _build_process_label(self) -> str:
-        """Return a label that says whose descriptors they are."""
-        return f'Embed<{self.inputs.potential.architecture}>'
-
-    def plugins(self) -> dict[str, str]:
-        """Return the architecture of the potential."""
-        return {'architecture': registry.reference('architectures', self.inputs.potential.architecture)}
-
     def settings(self) -> dict[str, Any]:
         """Return whether elements are told apart."""
         return {'per_element': self.inputs.per_element.value}
@@ -75,8 +66,7 @@ class EmbedCalculation(ComputeCalculation):
         """Yield results and descriptors of a job that succeeded."""
         if response is None or response.status is not Status.OK:
             return
-        about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
-        yield 'results', orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb})
+        yield 'results', results_of(response)
         files = sorted((folder / EMBEDDING).glob('*.npy'))
         arrays = {path.stem: np.load(path, mmap_mode='r', allow_pickle=False) for path in files}
         expected = (len(node.inputs.dataset), response.results['n_descriptors'])

@@ -11,8 +11,7 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_perovmlip.analysis.metrics import MetricsAccumulator
-from aiida_perovmlip.calculations.base import ComputeCalculation
-from aiida_perovmlip.compute import registry
+from aiida_perovmlip.calculations.base import PotentialCalculation, results_of
 from aiida_perovmlip.compute.architecture import missing_elements
 from aiida_perovmlip.compute.contract import Response, Status
 from aiida_perovmlip.compute.frame import Array
@@ -21,7 +20,7 @@ from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 
 
-class EvaluateCalculation(ComputeCalculation):
+class EvaluateCalculation(PotentialCalculation):
     """Predict all frames of a dataset with a potential and compare with the labels."""
 
     task = 'evaluate'
@@ -31,7 +30,7 @@ class EvaluateCalculation(ComputeCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Define inputs and outputs."""
         super().define(spec)
-        spec.input('potential', valid_type=PotentialData, help='The potential to evaluate.')
+        spec.inputs['potential'].help = 'The potential to evaluate.'
         spec.input('dataset', valid_type=DatasetData, help='The frames with labels to compare with.')
         spec.input(
             'head',
@@ -53,14 +52,6 @@ class EvaluateCalculation(ComputeCalculation):
         )
         spec.default_output_node = 'metrics'
 
-    def _build_process_label(self) -> str:
-        """Return a label that says what is evaluated."""
-        return f'Evaluate<{self.inputs.potential.architecture}>'
-
-    def plugins(self) -> dict[str, str]:
-        """Return the architecture of the potential."""
-        return {'architecture': registry.reference('architectures', self.inputs.potential.architecture)}
-
     def settings(self) -> dict[str, Any]:
         """Return the head, or whether every frame is predicted by its own."""
         head = self.inputs.head.value if 'head' in self.inputs else None
@@ -80,8 +71,7 @@ class EvaluateCalculation(ComputeCalculation):
         is_whole = response.status is Status.OK
         if not is_whole and not response.results.get('n_frames_done'):
             return
-        about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
-        yield 'results', orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb})
+        yield 'results', results_of(response)
         predictions = read_predictions(node.inputs.dataset, folder / PREDICTIONS)
         yield 'predictions', orm.ArrayData(predictions)
         if is_whole:

@@ -13,7 +13,7 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_perovmlip.analysis.barriers import profile_of
-from aiida_perovmlip.calculations.base import ComputeCalculation
+from aiida_perovmlip.calculations.base import PotentialCalculation, results_of
 from aiida_perovmlip.calculations.label import level_of
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.architecture import missing_elements
@@ -23,14 +23,13 @@ from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.compute.tasks.neb import HISTORY, PATH, read_path
 from aiida_perovmlip.data.dataset import DatasetData
-from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.structures.paths import problem_of_path
 
 MOST_IMAGES = 200
 """A path of more structures than this is taken for a dataset that is none."""
 
 
-class NebCalculation(ComputeCalculation):
+class NebCalculation(PotentialCalculation):
     """Relax a nudged elastic band with a potential, all images in one call of it.
 
     A path is a dataset: its first and last frames are the ends, those between them the images, in order and in
@@ -44,7 +43,7 @@ class NebCalculation(ComputeCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:
         """Define inputs and outputs."""
         super().define(spec)
-        spec.input('potential', valid_type=PotentialData, help='The potential on whose surface the path is sought.')
+        spec.inputs['potential'].help = 'The potential on whose surface the path is sought.'
         spec.input(
             'path',
             valid_type=DatasetData,
@@ -86,14 +85,6 @@ class NebCalculation(ComputeCalculation):
         )
         spec.default_output_node = 'results'
 
-    def _build_process_label(self) -> str:
-        """Return a label that says on whose surface."""
-        return f'Neb<{self.inputs.potential.architecture}>'
-
-    def plugins(self) -> dict[str, str]:
-        """Return the architecture of the potential."""
-        return {'architecture': registry.reference('architectures', self.inputs.potential.architecture)}
-
     def settings(self) -> dict[str, Any]:
         """Return the settings of the band, and the head."""
         head = self.inputs.head.value if 'head' in self.inputs else None
@@ -110,9 +101,7 @@ class NebCalculation(ComputeCalculation):
         """Yield how far the band came, and the path as it was then."""
         images = _images(node, folder / PATH) if (folder / PATH).is_file() else []
         if response is not None and response.results:
-            about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
-            about |= {'peak_memory_mb': response.peak_memory_mb, 'profile': _profile(images)}
-            yield 'results', orm.Dict({**response.results, **about})
+            yield 'results', results_of(response, profile=_profile(images))
         if images:
             yield 'path', DatasetData.from_frames(images, _level(node))
         if (folder / HISTORY).is_file():

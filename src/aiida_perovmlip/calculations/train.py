@@ -14,7 +14,7 @@ from aiida.common.datastructures import CalcInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJobProcessSpec
 
-from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
+from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin, results_of
 from aiida_perovmlip.calculations.feasibility import Parent, has_level_of_parent, problem_of_training, strategy_of
 from aiida_perovmlip.calculations.progress import is_number, retrieved_states
 from aiida_perovmlip.compute import checkpoint, registry
@@ -141,8 +141,7 @@ class TrainCalculation(ComputeCalculation):
     ) -> Iterator[tuple[str, orm.Data]]:
         """Yield the results and the curve, and the potential of a training that succeeded."""
         if response is not None and response.results:
-            about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
-            yield 'results', orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb})
+            yield 'results', results_of(response)
         if response is not None and response.status is Status.OK:  # before the curve, which may not cost it
             results = response.results
             yield 'potential', _potential(node, results['facts'], results['effective'], folder / POTENTIAL)
