@@ -55,7 +55,7 @@ class Unruly(Architecture):
     }
     Settings = UnrulyTraining
 
-    def smaller_batch(self, settings: UnrulyTraining) -> dict[str, Any] | None:
+    def smaller_batch(self, settings: UnrulyTraining, has_parent: bool = False) -> dict[str, Any] | None:
         """Halve it."""
         if settings.way == 'careless':
             return {'batch_size': 0}

@@ -235,7 +235,7 @@ def test_multihead_replays_what_the_parent_says_and_keeps_its_head(train, parent
     assert response.status is Status.OK, response.error
     effective = response.results['effective']
     assert effective['strategy'] == 'multihead'
-    assert effective['learning_rate'] == 0.01
+    assert effective['learning_rate'] == 0.001  # that of a potential that is trained on
     assert (effective['replay_labels'], effective['replay_weight']) == ('parent', 0.5)
     assert effective['heads'] == {
         'Default': {'of': 'parent', 'head': 'Default'},
