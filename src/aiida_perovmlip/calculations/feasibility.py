@@ -129,8 +129,12 @@ def has_level_of_parent(
 
     :param settings: those of the architecture of this name, which say which head that is.
     """
+    return _has_level(training, _level_of_parent(*_load(name, settings), parent))
+
+
+def _has_level(training: DatasetData, level: str | None) -> bool | None:
+    """Whether labels are of a level of theory; None where that is not known."""
     own = set(_fingerprints(training).values())
-    level = _level_of_parent(*_load(name, settings), parent)
     return None if level is None or not own else own == {level}
 
 
@@ -159,7 +163,7 @@ def _plan(
         replay=None if replay is None else DescribedFrames(replay),
         known=None if parent is None else parent.facts,
         said=frozenset(settings),
-        has_level_of_parent=has_level_of_parent(name, settings, training, parent),
+        has_level_of_parent=_has_level(training, _level_of_parent(architecture, values, parent)),
     )
     return architecture, plan
 

@@ -20,6 +20,7 @@ from aiida_perovmlip.compute.architecture import missing_elements
 from aiida_perovmlip.compute.band import BandSettings
 from aiida_perovmlip.compute.contract import Response
 from aiida_perovmlip.compute.frame import Frame
+from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.compute.tasks.neb import HISTORY, PATH, read_path
 from aiida_perovmlip.data.dataset import DatasetData
@@ -103,7 +104,7 @@ class NebCalculation(PotentialCalculation):
         if response is not None and response.results:
             yield 'results', results_of(response, profile=_profile(images))
         if images:
-            yield 'path', DatasetData.from_frames(images, _level(node))
+            yield 'path', DatasetData.from_frames(images, _level(node.inputs))
         if (folder / HISTORY).is_file():
             history = np.array(json.loads((folder / HISTORY).read_text()), dtype=float).reshape(-1, 2)
             yield 'history', orm.ArrayData({'residual': history[:, 0], 'barrier': history[:, 1]})
@@ -128,11 +129,10 @@ def _profile(images: list[Frame]) -> dict[str, Any] | None:
     return profile_of(positions, energies, forces).numbers()
 
 
-def _level(node: orm.CalcJobNode) -> Any:
+def _level(inputs: Any) -> Level:
     """Return the level of theory of energies and forces: the potential itself."""
-    inputs = node.inputs
-    head = {'head': inputs.head.value} if 'head' in inputs else {}
-    return level_of('potential', head, inputs.potential)
+    head = {'head': inputs['head'].value} if 'head' in inputs else {}
+    return level_of('potential', head, inputs['potential'])
 
 
 def _validate(inputs: Any, _: Any) -> str | None:
@@ -143,7 +143,7 @@ def _validate(inputs: Any, _: Any) -> str | None:
     try:
         read_settings(BandSettings, inputs['settings'].get_dict())
         registry.reference('architectures', potential.architecture)
-        level_of('potential', {'head': inputs['head'].value} if 'head' in inputs else {}, potential)
+        _level(inputs)
     except (SettingsError, ValueError) as error:
         return str(error)
     unknown = missing_elements(path.elements, potential.elements)

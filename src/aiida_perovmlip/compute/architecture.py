@@ -44,11 +44,13 @@ def in_batches(predict: Callable[[list[Frame]], Iterator[Prediction]], limit: in
     def predictor(frames: Iterable[Frame]) -> Iterator[Prediction]:
         nonlocal is_warm
         batch: list[Frame] = []
+        atoms = 0
         for frame in frames:
-            if batch and (not is_warm or sum(map(len, batch)) + len(frame) > limit):
+            if batch and (not is_warm or atoms + len(frame) > limit):
                 yield from predict(batch)
-                batch, is_warm = [], True
+                batch, atoms, is_warm = [], 0, True
             batch.append(frame)
+            atoms += len(frame)
         if batch:
             yield from predict(batch)
             is_warm = True
