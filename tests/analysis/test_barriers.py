@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_perovmlip.analysis.barriers import difference_of, minima_of, profile_of, tangents
+from aiida_perovmlip.analysis.barriers import by_potential, difference_of, minima_of, profile_of, tangents
 
 N = 9
 
@@ -67,6 +67,16 @@ def test_tangents_of_a_circle_are_at_right_angles_to_the_radius():
     assert np.linalg.norm(found, axis=(1, 2)) == pytest.approx(1.0)
 
 
+def test_a_path_that_goes_there_and_back_is_level_where_it_turns():
+    positions, x = straight(5)
+    order = [2, 3, 2]
+    energies, forces = double_well(x)
+    profile = profile_of(positions[order], energies[order], forces[order])
+    assert profile.slopes[1] == 0.0
+    assert profile.slopes[0] == pytest.approx(-profile.slopes[2])
+    assert np.isfinite(profile.curve).all()
+
+
 @pytest.mark.parametrize(
     ('heights', 'minima'),
     [
@@ -121,6 +131,18 @@ def test_what_is_no_path_is_refused(change, words):
     positions, x = straight()
     with pytest.raises(ValueError, match=words):
         profile_of(*change(positions, x))
+
+
+def test_a_potential_is_judged_by_its_own_paths_or_by_all_where_it_has_none():
+    def record(potential, path, relaxed_by):
+        return {'potential': potential, 'path': path, 'is_own': potential == relaxed_by}
+
+    records = [record(potential, path, path) for path in ('one', 'first') for potential in ('one', 'other')]
+    found = by_potential(records)
+    assert {name: [row['path'] for row in rows] for name, rows in found.items()} == {
+        'one': ['one'],
+        'other': ['one', 'first'],
+    }
 
 
 def test_profiles_of_other_images_are_not_compared():

@@ -9,64 +9,35 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from aiida import orm
-from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from aiida_perovmlip.calculations.neb import NebCalculation
-from aiida_perovmlip.calculations.train import TrainCalculation
 from aiida_perovmlip.compute.contract import RESPONSE, Request, Response, Status
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.frames import write_folder
 from aiida_perovmlip.compute.shard import build_shards
 from aiida_perovmlip.compute.tasks.neb import PATH, read_path
 from aiida_perovmlip.data.dataset import DatasetData
-from aiida_perovmlip.structures.hops import vacancy_hops
 from aiida_perovmlip.structures.paths import linear
 
-LEVEL = {'labeller': 'emt', 'functional': 'EMT'}
 HOST = bulk('Cu', cubic=True) * (2, 2, 2)
-
-
-def rattled(atoms, amount, seed):
-    """Return labelled copies of atoms."""
-    atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
-    atoms.positions += np.random.default_rng(seed).normal(0, amount, atoms.positions.shape)
-    atoms.calc = EMT()
-    atoms.get_forces()
-    return Frame.from_atoms(atoms)
 
 
 def frames_of(images):
     return [Frame.from_atoms(image) for image in images]
 
 
-@pytest.fixture(scope='module')
-def kept():
-    """Keep a potential for all tests."""
-    return {}
-
-
 @pytest.fixture
-def images():
+def images(copper_hop):
     """Return the straight path of a hop."""
-    (hop, *_) = vacancy_hops(HOST, 'Cu', 3.0)
-    return linear(*hop.ends(HOST, charge=1), 5)
+    return copper_hop
 
 
 @pytest.fixture
-def potential(run_job, images, kept):
-    if not kept:
-        frames = [rattled(atoms, 0.1, seed) for seed, atoms in enumerate([HOST, *images] * 4)]
-        training = DatasetData.from_frames(frames, LEVEL).store()
-        settings = {'cutoff': 4.0, 'basis_size': 8}
-        outputs, node = run_job(TrainCalculation, None, training=training, architecture='reference', settings=settings)
-        assert node.is_finished_ok, node.exit_message
-        kept['potential'] = outputs['potential']
-    return kept['potential']
+def potential(copper_potential):
+    return copper_potential()
 
 
 @pytest.fixture

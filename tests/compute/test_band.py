@@ -97,6 +97,36 @@ def test_a_straight_path_climbs_to_the_exact_top():
     assert energies(band).max() == pytest.approx((top**2 - 1) ** 2 + 0.1 * top, abs=1e-6)
 
 
+def rising(frames):
+    """Predict a well at x = 0 and a shoulder at x = 2, which no top lies before."""
+    for frame in frames:
+        x, y, z = frame.positions[0]
+        force = np.array([[-x * (x - 2) ** 2, -y, -z]])
+        yield Prediction(x**4 / 4 - 4 * x**3 / 3 + 2 * x**2 + 0.5 * (y**2 + z**2), force)
+
+
+def test_nothing_climbs_over_the_end_of_a_path_that_only_rises():
+    for start, end in ((0, 2), (2, 0)):
+        band = relaxed(straight((start, 0.1, 0), (end, 0.1, 0), n_images=5), predictor=rising)
+        assert band.is_converged
+        assert not band.is_climbing
+        assert energies(band).max() == max(energies(band)[[0, -1]])
+        assert np.ptp([frame.positions[0, 0] for frame in band.frames]) == pytest.approx(2.0, abs=0.05)
+
+
+def test_an_image_climbs_to_a_top_that_lies_between_it_and_a_higher_end():
+    def tilted(frames):
+        for frame, said in zip(frames, double_well(frames), strict=True):
+            yield Prediction(said.energy + 1.1 * frame.positions[0, 0], said.forces - [[1.1, 0, 0]])
+
+    frames = straight((-1.13, 0, 0), (0.83, 0, 0), n_images=1)
+    for path in (frames, frames[::-1]):
+        band = relaxed(path, predictor=tilted)
+        top = sorted(np.roots([4, 0, -4, 1.2]).real)[1]
+        assert band.is_climbing
+        assert energies(band)[1] == pytest.approx((top**2 - 1) ** 2 + 1.2 * top, abs=1e-6)
+
+
 def shifting(frames):
     """Predict a pair of atoms whose forces do not quite add up to zero, as those in single precision do not."""
     for frame in frames:

@@ -37,7 +37,7 @@ STAND_IN = Path(__file__).resolve().parents[1] / 'stand_ins' / 'vasp_stand_in.py
 FAMILY = 'no-real-potcars'
 VALENCES = {'H': 1, 'C': 4, 'N': 5, 'I': 7, 'Pb': 4, 'Cs': 9, 'Si': 4}
 NAMES = {'Cs': 'Cs_sv'}
-TITLES = {'Si': 'PAW_PBE Si 05Jan2001'}
+TITLES = {'Si': 'PAW_PBE Si 05Jan2001', 'H': 'PAW_PBE H 15Jun2001', 'N': 'PAW_PBE N 08Apr2002'}
 
 
 def potcar_text(element: str, valence: float, title: str) -> str:

@@ -12,6 +12,14 @@ effect. `SYSTEM` may ask for trouble, word by word:
 * ``huge``: an energy that no cell has; ``forget``: it does not write ML_ABN, ``tear``: only half of it;
 * ``doubt:N``: it warns of the density in the N-th ionic step; ``strainless``: it computes no stress;
 * ``pair``: the pair potential, also where tblite is there.
+
+With IMAGES in INCAR it relaxes a band for real, as VASP with VTST does, by ASE. More words are for that:
+
+* ``image:N``: what is said of ionic steps (``unconverged``, ``doubt``) and ``shift`` is said of this image alone;
+* ``vanilla``: it was built without VTST, of which it says nothing; no atom moves then;
+* ``wrong:TAG=VALUE`` also for the tags of VTST; ``lose:N``: it writes no OUTCAR of this image;
+* ``wells``: both ends lie in wells of one depth with a barrier of 0.4 eV between them, see `Wells`;
+* ``together``: all images write to one vasprun.xml at once, whose steps are nonsense.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
+from ase.geometry import find_mic
 from ase.neighborlist import neighbor_list
 
 KILOBAR = 1602.1766208
@@ -54,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
     'algo': 'Normal',
     'icharg': 2,
 }
+OF_VTST = ('images', 'spring', 'lclimb', 'ichain', 'iopt', 'efirst', 'elast')
 LEARNED = 3
 """Every third step of a run that learns on the fly is computed from first principles."""
 
@@ -84,6 +94,30 @@ class Pairs(Calculator):
         }
 
 
+class Wells(Calculator):
+    """Two structures are minima, and what lies straight between them a valley over a barrier of 0.4 eV."""
+
+    implemented_properties = ('energy', 'free_energy', 'forces', 'stress')
+    height, stiffness = 0.4, 5.0
+
+    def __init__(self, first: Atoms, last: Atoms) -> None:
+        super().__init__()
+        self.first = first.positions
+        self.way = find_mic(last.positions - first.positions, first.cell)[0]
+
+    def calculate(self, atoms: Any = None, properties: Any = ('energy',), system_changes: Any = all_changes) -> None:
+        """Compute everything, from how far along the way the atoms are and how far beside it."""
+        super().calculate(atoms, properties, system_changes)
+        away = find_mic(self.atoms.positions - self.first, self.atoms.cell)[0]
+        square = (self.way**2).sum()
+        place = 2 * (away * self.way).sum() / square - 1  # -1 and 1 at the ends
+        beside = away - (place + 1) / 2 * self.way
+        energy = self.height * (1 - place**2) ** 2 + 0.5 * self.stiffness * (beside**2).sum() - 100
+        slope = -8 * self.height * (1 - place**2) * place
+        forces = -slope * self.way / square - self.stiffness * beside
+        self.results = {'energy': energy, 'free_energy': energy, 'forces': forces, 'stress': np.zeros(6)}
+
+
 # ---------------------------------------------------------------------- what VASP reads
 
 
@@ -109,9 +143,9 @@ def convert(text: str) -> Any:
     return text
 
 
-def read_poscar() -> tuple[Atoms, list[str], list[int]]:
+def read_poscar(path: str = 'POSCAR') -> tuple[Atoms, list[str], list[int]]:
     """Return atoms, elements and how many there are of each."""
-    lines = Path('POSCAR').read_text().splitlines()
+    lines = Path(path).read_text().splitlines()
     cell = float(lines[1]) * np.array([[float(part) for part in line.split()] for line in lines[2:5]])
     elements, counts = lines[5].split(), [int(part) for part in lines[6].split()]
     rows = np.array([[float(part) for part in line.split()[:3]] for line in lines[8 : 8 + sum(counts)]])
@@ -259,7 +293,7 @@ class Run:
             '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n <generator>',
             '  <i name="program" type="string">vasp </i>\n  <i name="version" type="string">0.0.0-stand-in  </i>',
             ' </generator>',
-            self.xml_tags('incar', self.incar),
+            self.xml_tags('incar', {tag: value for tag, value in self.incar.items() if tag not in OF_VTST}),
             self.xml_kpoints(),
             self.xml_parameters(),
             self.xml_atoms(),
@@ -290,7 +324,7 @@ class Run:
 
     def xml_parameters(self) -> str:
         """Return what it says that it ran with."""
-        hidden = ('encut', 'system', 'metagga', 'ediff', 'algo')
+        hidden = ('encut', 'system', 'metagga', 'ediff', 'algo', *OF_VTST)
         tags = {tag: value for tag, value in self.tags.items() if tag not in hidden}
         tags |= {'enmax': float(self.tags.get('encut', 300.0)), 'ediff': float(self.tags['ediff'])}
         tags |= {
@@ -424,14 +458,17 @@ class Run:
         lines += [' '.join(f'{part:.16f}' for part in row) for row in last['fractions']]
         Path('CONTCAR').write_text('\n'.join(lines) + '\n')
 
-    def write_outcar(self) -> None:
-        """Write OUTCAR."""
-        lines = [
-            ' vasp.0.0.0 stand-in, which is not VASP',
+    def outcar_tags(self) -> list[str]:
+        """Return the tags that aiida-vasp looks for."""
+        return [
             f'   NELM   = {self.tags["nelm"]}; NELMIN= 2',
             f'   NSW    = {self.tags["nsw"]}    number of steps for IOM',
             f'   IBRION = {self.tags["ibrion"]}    ionic relax',
         ]
+
+    def write_outcar(self) -> None:
+        """Write OUTCAR."""
+        lines = [' vasp.0.0.0 stand-in, which is not VASP', *self.outcar_tags()]
         for ionic, step in enumerate(self.steps, 1):
             lines += [f'---- Iteration {ionic:6d}({scf:4d})  ----' for scf in range(1, max(2, step['n_scf'] + 1))]
         lines += [
@@ -490,7 +527,146 @@ class Run:
         return text + others + '\n'
 
 
+# ---------------------------------------------------------------------- a band
+
+
+class BandRun(Run):
+    """One execution of a band."""
+
+    def calculator(self) -> Any:
+        """Return the calculator of an image."""
+        if not self.wish('wells'):
+            return super().calculator()
+        return Wells(*(read_poscar(f'{index:02d}/POSCAR')[0] for index in (0, self.tags['images'] + 1)))
+
+    def go(self) -> None:
+        """Relax the band, and write what there is of each image."""
+        count = int(self.tags['images'])
+        self.band = [read_poscar(f'{index:02d}/POSCAR')[0] for index in range(count + 2)]
+        self.of_images: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+        if self.wish('shift'):
+            self.band[int((self.wish('image') or ['1'])[0])].positions[0] += 0.1
+        is_vanilla = bool(self.wish('vanilla'))
+        for _ in self.stand_still() if is_vanilla else self.relax_band():
+            self.record_images()
+        self.write_images()
+
+    def stand_still(self) -> Any:
+        """Do what VASP alone does with IBRION = 3 and POTIM = 0."""
+        for image in self.band[1:-1]:
+            image.calc = self.calculator()
+        self.forces = None
+        yield from range(min(2, int(self.tags['nsw'])))
+
+    def relax_band(self) -> Any:
+        """Relax the band with energies of the ends from INCAR, as these are not computed."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+        from ase.mep import NEB
+        from ase.optimize import BFGS
+
+        for image in self.band[1:-1]:
+            image.calc = self.calculator()
+        for end, tag in ((self.band[0], 'efirst'), (self.band[-1], 'elast')):
+            end.calc = SinglePointCalculator(end, energy=float(self.tags[tag]), forces=np.zeros((len(end), 3)))
+        springs = -float(self.tags['spring'])
+        band = NEB(self.band, k=springs, climb=self.tags['lclimb'], method='improvedtangent')
+        optimiser = BFGS(band, logfile=None, maxstep=0.05)
+        for done in optimiser.irun(fmax=-self.tags['ediffg'], steps=self.tags['nsw'] - 1):
+            self.forces = band.get_forces().reshape(len(self.band) - 2, -1, 3)
+            yield done
+
+    def concerns(self, index: int) -> bool:
+        """Whether what is wished of a step is wished of this image, counted from 0."""
+        return self.wish('image') in ([], [str(index + 1)])
+
+    def record_images(self) -> None:
+        """Write down the step that all images are in."""
+        ionic = len(self.of_images[0]) + 1
+        if str(ionic) in self.wish('stop'):
+            self.write_images(complete=False)
+            print(os.environ.get('STAND_IN_WORDS', ''), flush=True)
+            os.kill(os.getpid(), 9)
+        for index, (steps, atoms) in enumerate(zip(self.of_images, self.band[1:-1], strict=True)):
+            is_doubted = str(ionic) in self.wish('doubt') and self.concerns(index)
+            words = ' BRMIX: very serious problems\n' if is_doubted else ''
+            self.say(index, f'{words}{ionic:4d} F= {atoms.get_potential_energy():.8E} E0= 0.0\n')
+            steps.append(
+                {
+                    'energy': atoms.get_potential_energy() * (1e12 if self.wish('huge') else 1),
+                    'forces': atoms.get_forces(),
+                    'stress': atoms.get_stress(voigt=False),
+                    'cell': atoms.cell.array.copy(),
+                    'fractions': atoms.get_scaled_positions(wrap=True),
+                    'band': None if self.forces is None else self.forces[index],
+                    'n_scf': self.scf_steps(ionic) if self.concerns(index) else 12,
+                }
+            )
+
+    def say(self, index: int, words: str) -> None:
+        """Print what VASP prints of an image, counted from 0: that of the first to its output, others to files."""
+        if index == 0:
+            print(words, end='', flush=True)
+            return
+        with Path(f'{index + 1:02d}/stdout').open('a') as handle:
+            handle.write(words)
+
+    def write_images(self, complete: bool = True) -> None:
+        """Write one vasprun.xml, and an OUTCAR of each image."""
+        self.steps = self.of_images[0]
+        self.write_vasprun(complete and bool(self.steps))
+        if self.wish('together'):
+            text = Path('vasprun.xml').read_text().replace('<scstep>', '<calculation>', 1)
+            Path('vasprun.xml').write_text(text)
+        for index, steps in enumerate(self.of_images, 1):
+            if str(index) not in self.wish('lose'):
+                text = self.vtst_head() + ''.join(self.outcar_step(*step) for step in enumerate(steps, 1))
+                end = ' General timing and accounting informations for this job:\n' if complete else ''
+                Path(f'{index:02d}/OUTCAR').write_text(text + end)
+
+    def vtst_head(self) -> str:
+        """Return what VTST says in front of the first step."""
+        if self.wish('vanilla'):
+            return ' vasp.0.0.0 stand-in, which is not VASP\n'
+        tags = {**self.tags, **{k: convert(v) for k, _, v in (word.partition('=') for word in self.wish('wrong'))}}
+        climbs = 'T' if tags['lclimb'] else 'F'
+        lines = [
+            ' vasp.0.0.0 stand-in, which is not VASP',
+            ' VTST: version 0.0, (stand-in)\n\n CHAIN: initializing optimizer\n',
+            f' OPT: Using {"LBFGS" if tags["iopt"] == 1 else "other"} optimizer',
+            f' OPT: LBFGS, IMAGES {tags["images"]:14d}\n',
+            f' CHAIN: Read ICHAIN {tags["ichain"]:12d}\n CHAIN: Running the NEB',
+            f' NEB:          SPRING {float(tags["spring"]):13.6f}\n NEB:          LCLIMB      {climbs}',
+            f' NEB:          EFIRST {tags["efirst"]:13.6f}\n NEB:           ELAST {tags["elast"]:13.6f}\n',
+        ]
+        lines += [f'   number of dos      NEDOS =    301   number of ions     NIONS = {len(self.atoms):6d}']
+        return '\n'.join([*lines, *self.outcar_tags(), ''])
+
+    def outcar_step(self, ionic: int, step: dict[str, Any]) -> str:
+        """Return one step of an image."""
+        rule, inverse = ' ' + '-' * 83, np.linalg.inv(step['cell'])
+        lines = [
+            f'{"-" * 39} Iteration {ionic:6d}({scf:4d})  {"-" * 39}\n  free energy    TOTEN  =        -1.00000000 eV'
+            for scf in range(1, step['n_scf'] + 1)
+        ]
+        lines += [' VOLUME and BASIS-vectors are now :', '      direct lattice vectors                 reciprocal']
+        vectors = np.hstack([step['cell'], inverse.T])
+        lines += ['    ' + ' '.join(f'{part:12.9f}' for part in row) for row in vectors]
+        lines += ['', ' POSITION                                       TOTAL-FORCE (eV/Angst)', rule]
+        rows = np.hstack([step['fractions'] @ step['cell'], step['forces']])
+        body = [
+            ''.join(f'{part:13.5f}' for part in row[:3]) + ''.join(f'{part:14.6f}' for part in row[3:]) for row in rows
+        ]
+        if self.wish('stars'):
+            body[0] = body[0][:39] + '*' * 14 + body[0][53:]
+        lines += [*body, rule, f'  free  energy   TOTEN  = {step["energy"]:18.8f} eV', '']
+        lines += [f'  energy  without entropy={step["energy"]:18.8f}  energy(sigma->0) ={step["energy"]:18.8f}', '']
+        if step['band'] is not None:
+            largest = np.linalg.norm(step['band'], axis=1).max()
+            lines += [f'  FORCES: max atom, RMS {largest:12.6f} {0.0:11.6f}']
+        return '\n'.join([*lines, ''])
+
+
 if __name__ == '__main__':
     print(' vasp.0.0.0 stand-in, which is not VASP', flush=True)
-    Run().go()
+    (BandRun() if 'images' in read_incar() else Run()).go()
     print(' reached required accuracy', flush=True)

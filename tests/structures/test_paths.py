@@ -183,6 +183,30 @@ def test_another_cell_number_of_atoms_or_no_positions_are_refused(path):
     assert 'image 1 of 0 to 4 has positions that are no numbers' in problem_of_path(path)
 
 
+@pytest.mark.parametrize(
+    ('states', 'words'),
+    [
+        (({'charge': 1}, {'charge': 0}), 'has the charge 0 and not 1 as the first'),
+        (({'charge': 1}, {}), 'has the charge 0 and not 1 as the first'),
+        (({'spin': 1}, {'spin': 3}), 'has the spin multiplicity 3 and not 1 as the first'),
+        (({'charge': 0, 'spin': 1}, {}), None),
+    ],
+)
+def test_a_charge_or_a_spin_that_is_lost_on_the_way_is_refused(states, words, path):
+    for number, image in enumerate(path):
+        image.info |= states[number > 1]
+    expected = None if words is None else f'image 2 of 0 to 4 {words}.'
+    assert problem_of_path(path) == expected
+    if words:
+        with pytest.raises(ValueError, match=words):
+            linear(path[0], path[-1], 3)
+
+
+def test_an_image_that_repeats_its_neighbour_is_refused(path):
+    path[3] = path[2].copy()
+    assert problem_of_path(path).startswith('images 2 and 3 are the same structure')
+
+
 def test_a_wrapped_atom_is_refused_by_name(path):
     path[2].positions[5, 1] += 12.0
     assert problem_of_path(path) == (
@@ -193,6 +217,8 @@ def test_a_wrapped_atom_is_refused_by_name(path):
 def test_equal_ends_are_refused(path):
     path[-1] = path[0].copy()
     assert 'both ends are the same structure' in problem_of_path(path)
+    assert problem_of_path(path, may_return=True) is None
+    assert 'images 3 and 4 are the same structure' in problem_of_path([*path[:3], path[0], path[0]], may_return=True)
 
 
 def test_atoms_that_come_too_close_are_refused_by_name(hop):

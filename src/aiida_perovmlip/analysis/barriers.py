@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicHermiteSpline, CubicSpline
 
 Array = NDArray[Any]
 
 SHALLOW = 0.01
 """An image between the ends is a minimum where its energy in eV is lower than both maxima beside it by more."""
+
+BARRIERS = ('forward', 'reverse', 'span', 'reaction')
+"""The numbers of a profile that are told apart, all in eV."""
+
+LABELS = 'labels'
+"""What the reference is called among the methods that see a path."""
 
 FINE = 2000
 """Points at which the curve through energies and forces is looked at."""
@@ -31,6 +38,7 @@ class Profile:
     :param curve: places in Å and energies in eV, (2, n), of the curve through all images and their slopes.
     :param top: the highest image; `is_interior` tells whether it is none of the ends.
     :param minima: images between the ends that are lower than what lies on both sides of them.
+    :param steps: forward and reverse barrier in eV of each step from minimum to minimum; one where there are none.
     :param curve_forward: from the first end to the top of the curve in eV, which the images may have missed.
     """
 
@@ -45,6 +53,7 @@ class Profile:
     top: int
     is_interior: bool
     minima: tuple[int, ...]
+    steps: tuple[tuple[float, float], ...]
     curve_forward: float
     curve_reverse: float
 
@@ -91,7 +100,7 @@ def profile_of(positions: Array, energies: Array, forces: Array | None = None) -
     heights = np.asarray(energies, dtype=float) - float(energies[0])
     slopes = None if forces is None else -np.einsum('ijk,ijk->i', forces, tangents(positions, places))
     curve = _curve(places, heights, slopes)
-    top = int(heights.argmax())
+    top, minima = int(heights.argmax()), minima_of(heights)
     return Profile(
         places=places,
         energies=heights,
@@ -103,7 +112,8 @@ def profile_of(positions: Array, energies: Array, forces: Array | None = None) -
         reaction=float(heights[-1]),
         top=top,
         is_interior=0 < top < len(heights) - 1,
-        minima=minima_of(heights),
+        minima=minima,
+        steps=steps_of(heights, minima),
         curve_forward=float(curve[1].max()),
         curve_reverse=float(curve[1].max() - heights[-1]),
     )
@@ -142,13 +152,16 @@ def lengths(positions: Array) -> Array:
 
 
 def tangents(positions: Array, places: Array) -> Array:
-    """Return the direction of a path at each image, (n_images, n_atoms, 3), of length one.
+    """Return the direction of a path at each image, (n_images, n_atoms, 3): of length one, zeros where it turns back.
 
     :param positions: (n_images, n_atoms, 3) in Å.
     :param places: (n_images,) in Å.
     """
+    from scipy.interpolate import CubicSpline
+
     ways = CubicSpline(places, positions, axis=0)(places, 1)
-    return np.asarray(ways / np.linalg.norm(ways, axis=(1, 2), keepdims=True))
+    norms = np.linalg.norm(ways, axis=(1, 2), keepdims=True)
+    return np.asarray(ways / np.where(norms > 0, norms, 1.0))
 
 
 def minima_of(heights: Array) -> tuple[int, ...]:
@@ -164,8 +177,33 @@ def minima_of(heights: Array) -> tuple[int, ...]:
     return tuple(found)
 
 
+def steps_of(heights: Array, minima: Sequence[int]) -> tuple[tuple[float, float], ...]:
+    """Return the forward and the reverse barrier in eV of each step between neighbouring minima.
+
+    :param heights: (n_images,) in eV.
+    """
+    stops = [0, *minima, len(heights) - 1]
+    tops = [float(heights[one : other + 1].max()) for one, other in pairwise(stops)]
+    ways = zip(tops, pairwise(stops), strict=True)
+    return tuple((top - float(heights[one]), top - float(heights[other])) for top, (one, other) in ways)
+
+
+def by_potential(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return those records of many barriers that a potential is judged by: of its own paths, or all if it has none.
+
+    :param records: a path and a `potential` each; `is_own` tells whether the path is the one that it relaxed.
+    """
+    found = {}
+    for potential in sorted({record['potential'] for record in records}):
+        rows = [record for record in records if record['potential'] == potential]
+        found[potential] = [record for record in rows if record['is_own']] or rows
+    return found
+
+
 def _curve(places: Array, heights: Array, slopes: Array | None) -> Array:
     """Return a smooth curve (2, n) through energies and, where they are known, slopes."""
+    from scipy.interpolate import CubicHermiteSpline, CubicSpline
+
     fine = np.union1d(np.linspace(0.0, places[-1], FINE), places)
     spline = CubicSpline(places, heights) if slopes is None else CubicHermiteSpline(places, heights, slopes)
     return np.vstack([fine, spline(fine)])

@@ -1,4 +1,4 @@
-"""Find the path of least energy between two structures with a potential."""
+"""Find the path of least energy between two structures, with a potential or with a labeller."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_perovmlip.analysis.barriers import profile_of
-from aiida_perovmlip.calculations.base import PotentialCalculation, results_of
+from aiida_perovmlip.calculations.base import ComputeCalculation, PotentialCalculation, check_plugin, results_of
 from aiida_perovmlip.calculations.label import level_of
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.architecture import missing_elements
 from aiida_perovmlip.compute.band import BandSettings
 from aiida_perovmlip.compute.contract import Response
 from aiida_perovmlip.compute.frame import Frame
+from aiida_perovmlip.compute.labeller import AseLabeller
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.compute.tasks.neb import HISTORY, PATH, read_path
@@ -46,11 +47,6 @@ class NebCalculation(PotentialCalculation):
         super().define(spec)
         spec.inputs['potential'].help = 'The potential on whose surface the path is sought.'
         spec.input(
-            'path',
-            valid_type=DatasetData,
-            help='The first path: both ends and the images between them, in order. Labels are not read.',
-        )
-        spec.input(
             'head',
             valid_type=orm.Str,
             required=False,
@@ -65,26 +61,7 @@ class NebCalculation(PotentialCalculation):
             help='Settings of the band: forces, springs, climbing, steps; what is left out has its default.',
         )
         spec.inputs.validator = _validate
-        spec.output(
-            'path',
-            valid_type=DatasetData,
-            required=False,
-            help='The path as far as it came, with energies and forces of the potential; also of a job that did not '
-            'converge, or was stopped.',
-        )
-        spec.output(
-            'history',
-            valid_type=orm.ArrayData,
-            required=False,
-            help='Before each step and after the last: `residual` (n,), the largest force on the band in eV/Å, and '
-            '`barrier` (n,), its highest energy above the first end in eV.',
-        )
-        spec.outputs['results'].help = (
-            'How far the band came, and in `profile` its barriers in eV: `forward` and `reverse` from the ends to the '
-            'top, `span` from the lowest image, `reaction` from end to end, those of the curve through forces, and the '
-            'images that are minima between the ends.'
-        )
-        spec.default_output_node = 'results'
+        _define_path(spec)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the band, and the head."""
@@ -100,14 +77,103 @@ class NebCalculation(PotentialCalculation):
         cls, node: orm.CalcJobNode, response: Response | None, folder: Path
     ) -> Iterator[tuple[str, orm.Data]]:
         """Yield how far the band came, and the path as it was then."""
-        images = _images(node, folder / PATH) if (folder / PATH).is_file() else []
-        if response is not None and response.results:
-            yield 'results', results_of(response, profile=_profile(images))
-        if images:
-            yield 'path', DatasetData.from_frames(images, _level(node.inputs))
-        if (folder / HISTORY).is_file():
-            history = np.array(json.loads((folder / HISTORY).read_text()), dtype=float).reshape(-1, 2)
-            yield 'history', orm.ArrayData({'residual': history[:, 0], 'barrier': history[:, 1]})
+        return _outputs(node, response, folder, _level(node.inputs))
+
+
+class LabelBandCalculation(ComputeCalculation):
+    """Relax a nudged elastic band with a labeller that is an ASE calculator: the reference's own path.
+
+    It is the band of `NebCalculation`, image by image. Programs such as CP2K and VASP have bands of their own.
+    """
+
+    task = 'neb'
+    products = (PATH, HISTORY)
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Define inputs and outputs."""
+        super().define(spec)
+        to_node: dict[str, Any] = {'serializer': orm.to_aiida_type}
+        spec.input('labeller', valid_type=orm.Str, help='Name of a labeller that is an ASE calculator.', **to_node)
+        spec.input(
+            'settings',
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            help='Settings of the labeller, as for a label.',
+            **to_node,
+        )
+        spec.input(
+            'band',
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            help='Settings of the band; what is left out has its default.',
+            **to_node,
+        )
+        spec.inputs.validator = _validate_labeller
+        _define_path(spec)
+
+    def plugins(self) -> dict[str, str]:
+        """Return the labeller."""
+        return {'labeller': registry.reference('labellers', self.inputs.labeller.value)}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the band and of the labeller."""
+        return {'band': self.inputs.band.get_dict(), self.inputs.labeller.value: self.inputs.settings.get_dict()}
+
+    def folders(self) -> dict[str, Any]:
+        """Return the path."""
+        return {'path': self.inputs.path}
+
+    @classmethod
+    def outputs_of(
+        cls, node: orm.CalcJobNode, response: Response | None, folder: Path
+    ) -> Iterator[tuple[str, orm.Data]]:
+        """Yield how far the band came, and the path as it was then."""
+        level = level_of(node.inputs.labeller.value, node.inputs.settings.get_dict())
+        return _outputs(node, response, folder, level)
+
+
+def _define_path(spec: CalcJobProcessSpec) -> None:
+    """Define the path that goes in, and what comes out."""
+    spec.input(
+        'path',
+        valid_type=DatasetData,
+        help='The first path: both ends and the images between them, in order. Labels are not read.',
+    )
+    spec.output(
+        'path',
+        valid_type=DatasetData,
+        required=False,
+        help='The path as far as it came, with energies and forces; also of a job that did not converge, or was '
+        'stopped.',
+    )
+    spec.output(
+        'history',
+        valid_type=orm.ArrayData,
+        required=False,
+        help='Before each step and after the last: `residual` (n,), the largest force on the band in eV/Å, and '
+        '`barrier` (n,), its highest energy above the first end in eV.',
+    )
+    spec.outputs['results'].help = (
+        'How far the band came, and in `profile` its barriers in eV: `forward` and `reverse` from the ends to the '
+        'top, `span` from the lowest image, `reaction` from end to end, those of the curve through forces, and the '
+        'images that are minima between the ends.'
+    )
+    spec.default_output_node = 'results'
+
+
+def _outputs(
+    node: orm.CalcJobNode, response: Response | None, folder: Path, level: Level
+) -> Iterator[tuple[str, orm.Data]]:
+    """Yield how far a band came, and the path as it was then."""
+    images = _images(node, folder / PATH) if (folder / PATH).is_file() else []
+    if images:
+        yield 'path', DatasetData.from_frames(images, level)
+    if response is not None and response.results:
+        yield 'results', results_of(response, profile=_profile(images))
+    if (folder / HISTORY).is_file():
+        history = np.array(json.loads((folder / HISTORY).read_text()), dtype=float).reshape(-1, 2)
+        yield 'history', orm.ArrayData({'residual': history[:, 0], 'barrier': history[:, 1]})
 
 
 def _images(node: orm.CalcJobNode, path: Path) -> list[Frame]:
@@ -149,6 +215,29 @@ def _validate(inputs: Any, _: Any) -> str | None:
     unknown = missing_elements(path.elements, potential.elements)
     if unknown:
         return f'the path holds {", ".join(unknown)}, but the potential knows only {", ".join(potential.elements)}.'
+    return _problem_of_path(path)
+
+
+def _validate_labeller(inputs: Any, _: Any) -> str | None:
+    """Refuse what no job could do."""
+    if any(name not in inputs for name in ('labeller', 'path')):
+        return None
+    name, settings = inputs['labeller'].value, inputs['settings'].get_dict()
+    problem = check_plugin('labellers', name, settings)
+    if problem:
+        return problem
+    kind = registry.load('labellers', name)
+    if not issubclass(kind, AseLabeller) or kind.needs_potential:
+        return f'the labeller `{name}` is no ASE calculator that works by itself, so it relaxes no band this way.'
+    try:
+        read_settings(BandSettings, inputs['band'].get_dict())
+    except SettingsError as error:
+        return str(error)
+    return _problem_of_path(inputs['path'])
+
+
+def _problem_of_path(path: DatasetData) -> str | None:
+    """Return a sentence where no band should start from a path."""
     if len(path) > MOST_IMAGES:
         return f'the path has {len(path)} structures; a band of more than {MOST_IMAGES} is none that anybody wants.'
     return problem_of_path([frame.to_atoms(labels=False) for frame in path.frames])

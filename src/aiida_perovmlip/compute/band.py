@@ -28,7 +28,11 @@ class BandSettings:
         unit='eV/Å',
         minimum=0,
     )
-    climb: bool = option(True, 'Whether the highest image climbs to the saddle, once the band is near the path.')
+    climb: bool = option(
+        True,
+        'Whether the highest image climbs to the saddle, once the band is near the path; nothing climbs where the path '
+        'only rises to an end.',
+    )
     fmax_before_climb: float = option(
         0.1, 'Largest force on an atom of the band at which it begins to climb.', unit='eV/Å', minimum=0
     )
@@ -47,6 +51,7 @@ class Band:
     :param ends: largest force on an atom of each end in eV/Å.
     :param steps: how many steps the images between the ends have made.
     :param residual: largest force on an atom of the band in eV/Å, springs included; this one converges.
+    :param is_climbing: whether the highest image climbed in the last step.
     :param history: the residual in eV/Å and the highest energy above the first end in eV, before each step and after
         the last one.
     """
@@ -75,6 +80,9 @@ class Stopped(Exception):  # noqa: N818
 ONE_PLACE = 0.1
 """Largest displacement of an atom in Å between two ends that are one structure."""
 
+LOWEST_TOP = 1e-3
+"""How far, in eV, a top between an image and an end has to be above this end to count as one."""
+
 Watch = Callable[[Band], bool]
 """Looks at a band after each step, and says whether to go on."""
 
@@ -92,9 +100,8 @@ def relax_band(frames: Sequence[Frame], predictor: Predictor, settings: BandSett
         band.frames = _labelled(band.frames, predictor)
         band.ends = [largest_force(band.frames[end]) for end in (0, -1)]
         if settings.climb:
-            _relax(band, predictor, settings, max(settings.fmax_before_climb, settings.fmax), watch)
-        band.is_climbing = settings.climb
-        _relax(band, predictor, settings, settings.fmax, watch)
+            _relax(band, predictor, settings, max(settings.fmax_before_climb, settings.fmax), watch, climb=False)
+        _relax(band, predictor, settings, settings.fmax, watch, climb=settings.climb)
         band.is_converged = band.residual <= settings.fmax and _are_at_rest(band, settings)
     except Stopped:
         pass
@@ -103,12 +110,17 @@ def relax_band(frames: Sequence[Frame], predictor: Predictor, settings: BandSett
 
 def _refuse_one_place(band: Band) -> None:
     """Raise where both ends have come to the same place."""
-    moved = float(np.linalg.norm(band.frames[-1].positions - band.frames[0].positions, axis=1).max())
+    moved = distance_of_ends(band.frames)
     if moved < ONE_PLACE:
         raise EndsMeetError(
             f'both ends relax into one structure, in which no atom is farther than {moved:.3f} Å from where it is in '
             'the other: there is nothing between them. Choose ends that are minima of this potential.'
         )
+
+
+def distance_of_ends(frames: Sequence[Frame]) -> float:
+    """Return the largest displacement of an atom in Å from the first to the last frame."""
+    return float(np.linalg.norm(frames[-1].positions - frames[0].positions, axis=1).max())
 
 
 def _are_at_rest(band: Band, settings: BandSettings) -> bool:
@@ -119,6 +131,14 @@ def _are_at_rest(band: Band, settings: BandSettings) -> bool:
 def largest_force(frame: Frame) -> float:
     """Return the largest force on an atom of a labelled frame in eV/Å, what would shift all atoms left out."""
     return float(np.linalg.norm(_at_rest(frame.forces, frame.pbc), axis=1).max())
+
+
+def residual_of(frames: Sequence[Frame], spring: float, climb: bool) -> float:
+    """Return the largest force on an atom of a band of labelled frames in eV/Å, springs included."""
+    atoms = [frame.to_atoms() for frame in frames]
+    images = NEB(atoms, k=spring, climb=climb and _has_top(atoms), method='improvedtangent')
+    forces = images.get_forces().reshape(len(frames) - 2, -1, 3)
+    return max(float(np.linalg.norm(_at_rest(each, frames[0].pbc), axis=1).max()) for each in forces)
 
 
 def _relax_ends(band: Band, predictor: Predictor, settings: BandSettings, watch: Watch) -> None:
@@ -144,13 +164,13 @@ def _steps_of_end(frame: Frame, predictor: Predictor, settings: BandSettings) ->
         yield atoms.positions.copy(), float(np.linalg.norm(atoms.get_forces(), axis=1).max())
 
 
-def _relax(band: Band, predictor: Predictor, settings: BandSettings, fmax: float, watch: Watch) -> None:
+def _relax(band: Band, predictor: Predictor, settings: BandSettings, fmax: float, watch: Watch, climb: bool) -> None:
     """Relax the images between the ends until the forces on them are small enough, or the steps used up."""
-    images = _Images(band.frames, predictor, settings.spring, climb=band.is_climbing)
+    images = _Images(band.frames, predictor, settings.spring, climb)
     before = band.steps
     for done, _ in enumerate(FIRE(images, logfile=None).irun(fmax=fmax, steps=settings.max_steps - before)):
         band.frames[1:-1] = images.frames
-        band.steps, band.residual = before + done, images.residual
+        band.steps, band.residual, band.is_climbing = before + done, images.residual, images.climb
         energies = [float(frame.energy or 0.0) for frame in band.frames]
         band.history.append((band.residual, max(energies) - energies[0]))
         if not watch(band):
@@ -162,8 +182,8 @@ class _Images(NEB):
 
     def __init__(self, frames: Sequence[Frame], predictor: Predictor, spring: float, climb: bool) -> None:
         atoms = [frame.to_atoms() for frame in frames]
-        super().__init__(atoms, k=spring, climb=climb, method='improvedtangent')
-        self.predictor, self.frames = predictor, list(frames[1:-1])
+        super().__init__(atoms, k=spring, method='improvedtangent')
+        self.predictor, self.frames, self.may_climb = predictor, list(frames[1:-1]), climb
         self.residual = np.inf
         self._last: Array | None = None
         self._forces: Array = np.empty(0)
@@ -186,6 +206,25 @@ class _Images(NEB):
         self.frames = _labelled(moved, self.predictor)
         for atoms, frame in zip(self.images[1:-1], self.frames, strict=True):
             atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces)
+        self.climb = self.may_climb and _has_top(self.images)
+
+
+def _has_top(images: Sequence[Atoms]) -> bool:
+    """Whether there is a top between the ends; on a path that only rises, the highest image would climb over its end.
+
+    Where an end is higher than all images, the top may lie between it and the image beside it: the curve through the
+    energies and forces of both tells.
+    """
+    energies = [float(atoms.get_potential_energy()) for atoms in images]
+    if max(energies[1:-1]) > max(energies[0], energies[-1]):
+        return True
+    end, beside = (0, 1) if energies[0] > energies[-1] else (-1, -2)
+    way = images[end].positions - images[beside].positions
+    rise = energies[end] - energies[beside]
+    first, last = (-float(np.sum(images[each].get_forces() * way)) for each in (beside, end))
+    part = np.linspace(0.0, 1.0, 101)
+    curve = part * (first + part * (3 * rise - 2 * first - last + part * (first + last - 2 * rise)))
+    return bool(curve.max() > rise + LOWEST_TOP)
 
 
 class _Predicting(Calculator):

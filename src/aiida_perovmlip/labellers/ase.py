@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.labeller import AseLabeller
 from aiida_perovmlip.compute.level import Level
+from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.labellers.base import Labeller, Protocol
 
 if TYPE_CHECKING:
@@ -31,6 +32,26 @@ class AseJobs(Labeller):
         from aiida_perovmlip.calculations.label import LabelCalculation
 
         return LabelCalculation
+
+    @property
+    def band(self) -> type[CalcJob] | None:
+        """The calculation that runs bands with ASE calculators; a potential has another one."""
+        from aiida_perovmlip.calculations.neb import LabelBandCalculation
+
+        return None if self.plugin.needs_potential else LabelBandCalculation
+
+    def problem_of_band(self, settings: dict[str, Any], band: Mapping[str, Any]) -> str | None:
+        """Return a sentence where settings cannot be used."""
+        from aiida_perovmlip.compute.band import BandSettings
+
+        if self.band is None:
+            return f'`{self.name}` relaxes paths by `potentials`, not as a reference.'
+        try:
+            self.read(settings)
+            read_settings(BandSettings, dict(band))
+        except SettingsError as error:
+            return f'{self.name}: {error}'
+        return None
 
     def level(self, settings: Any) -> Level:
         """Return the level of theory."""

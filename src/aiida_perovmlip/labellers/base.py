@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from typing import Protocol as TypingProtocol
 
 from aiida_perovmlip.compute import registry
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.labeller import Repair
 from aiida_perovmlip.compute.level import Level
@@ -93,6 +94,9 @@ class Labeller(ABC):
     summary: ClassVar[str] = ''
     """One sentence for lists."""
 
+    citations: ClassVar[tuple[Citation, ...]] = ()
+    """The works that who publishes its labels has to cite."""
+
     Settings: ClassVar[type[Any]]
     """The settings that this labeller understands: a dataclass of `option(…)`."""
 
@@ -109,6 +113,15 @@ class Labeller(ABC):
     @abstractmethod
     def process(self) -> type[CalcJob]:
         """The calculation that labels a batch; see `define_label_ports` and `label_outputs`."""
+
+    @property
+    def band(self) -> type[CalcJob] | None:
+        """The calculation that relaxes a path by itself; see `labellers.band`. None where there is none."""
+        return None
+
+    def problem_of_band(self, settings: dict[str, Any], band: Mapping[str, Any]) -> str | None:
+        """Return a sentence where the labeller cannot relax a band with these settings; None where it can."""
+        return f'`{self.name}` relaxes no paths by itself.'
 
     @abstractmethod
     def level(self, settings: Any) -> Level:

@@ -24,6 +24,9 @@ INTERNAL_FRACTION = 0.25
 ROOM = 1.3
 """Distance, relative to the sum of covalent radii, that a turned molecule keeps from the framework: H–I above 2.2 Å."""
 
+SURROUNDINGS = 8.0
+"""How far around a molecule, in Å, it looks for the framework; a cell of a perovskite ends 5.5 Å from its centre."""
+
 CLOSEST = 0.8
 """Smallest distance of two atoms relative to the sum of their covalent radii; every bond here is above 0.89."""
 
@@ -103,10 +106,10 @@ def reoriented(atoms: Atoms, rng: np.random.Generator, room: float = ROOM, attem
     :param attempts: number of orientations that are drawn for each molecule at most.
     """
     result = atoms.copy()
-    for members in molecules(atoms):
-        offsets = _offsets(atoms, members)
-        centre = atoms.positions[members[0]] - offsets[0]
-        around, numbers = _framework_around(atoms, centre)
+    parts = [(members, _offsets(atoms, members)) for members in molecules(atoms)]
+    centres = np.array([atoms.positions[members[0]] - offsets[0] for members, offsets in parts]).reshape(-1, 3)
+    surroundings = _framework_around(atoms, centres)
+    for (members, offsets), centre, (around, numbers) in zip(parts, centres, surroundings, strict=True):
         radii = covalent_radii[atoms.numbers[members]][:, None] + covalent_radii[numbers]
         best = -math.inf
         for _ in range(attempts):
@@ -154,17 +157,20 @@ def _offsets(atoms: Atoms, members: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(vectors - masses @ vectors / masses.sum())
 
 
-def _framework_around(atoms: Atoms, centre: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return vectors (n, 3) in Å from a point to the atoms outside of molecules and their atomic numbers (n,).
-
-    One periodic image to each side is enough, as molecules are smaller than any cell that holds them.
-    """
-    framework = np.flatnonzero(atoms.arrays['molecule'] < 0)
-    nearest, _ = find_mic(atoms.positions[framework] - centre, atoms.cell, atoms.pbc)
-    steps = [(-1, 0, 1) if periodic else (0,) for periodic in atoms.pbc]
-    images = np.array(list(itertools.product(*steps))) @ atoms.cell.array
-    vectors = (nearest + images[:, None]).reshape(-1, 3)
-    return vectors, np.tile(atoms.numbers[framework], len(images))
+def _framework_around(
+    atoms: Atoms, centres: NDArray[np.float64]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Yield, for each point (n, 3), vectors (m, 3) in Å to the atoms near it, molecules left out, and their numbers."""
+    framework = atoms[atoms.arrays['molecule'] < 0]
+    points = Atoms(np.zeros(len(centres), dtype=int), positions=centres, cell=atoms.cell, pbc=atoms.pbc)
+    both = points + framework
+    pairs = {('X', symbol): SURROUNDINGS for symbol in set(framework.symbols)}
+    first, second, vectors = neighbor_list('ijD', both, pairs)
+    from_points = first < len(points)
+    first, second, vectors = first[from_points], second[from_points], vectors[from_points]
+    edges = np.searchsorted(first, np.arange(len(points) + 1))
+    for start, stop in itertools.pairwise(edges):
+        yield vectors[start:stop], both.numbers[second[start:stop]]
 
 
 def _symmetric(components: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from ase.data import covalent_radii
 from ase.geometry import find_mic
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from aiida_perovmlip.structures.bonds import STRETCH, bonds, named
 
@@ -33,6 +34,22 @@ TOGETHER = 0.1
 
 AT_REST = 1e-3
 """Displacement in Å below which an atom counts as unmoved."""
+
+
+class PathError(ValueError):
+    """A path that no band should start from."""
+
+
+class EndsDifferError(PathError):
+    """Images of other atoms, or in another order, cell or charge, than the first."""
+
+
+class AtomsMeetError(PathError):
+    """A path on which atoms go through each other."""
+
+
+class BondBrokenError(PathError):
+    """A path on which a molecule is torn apart."""
 
 
 def linear(start: Atoms, end: Atoms, n_images: int) -> list[Atoms]:
@@ -77,7 +94,7 @@ def displacements(start: Atoms, end: Atoms) -> Positions:
     """Return the way (n_atoms, 3) in Å of each atom from one structure to the other, by the nearest image."""
     problem = _difference(start, end)
     if problem:
-        raise ValueError(f'the ends of a path have to be alike, but the last {problem}.')
+        raise EndsDifferError(f'the ends of a path have to be alike, but the last {problem}.')
     named_way = end.positions - start.positions
     nearest, lengths = find_mic(named_way, start.cell, start.pbc)
     is_short = np.linalg.norm(named_way, axis=1) <= lengths + HALF_A_CELL
@@ -95,6 +112,17 @@ def rmsd_between(path: Sequence[Atoms], other: Sequence[Atoms]) -> float:
         raise ValueError(f'the paths have {len(path)} and {len(other)} images but have to have equally many.')
     squares = [np.sum(displacements(one, two) ** 2, axis=1) for one, two in zip(path, other, strict=True)]
     return float(np.sqrt(np.mean(squares)))
+
+
+def resampled(images: Sequence[Atoms], n_images: int) -> list[Atoms]:
+    """Return the same path with `n_images` between its ends, as far from one another as can be.
+
+    Atoms go along smooth curves through the images that there are, of which there have to be two at least.
+    """
+    steps = [np.linalg.norm(displacements(one, other)) for one, other in pairwise(images)]
+    places = np.concatenate([[0.0], np.cumsum(steps)])
+    curve = CubicSpline(places, [image.positions for image in images], axis=0)
+    return [image_of(images[0], images[-1], curve(part * places[-1])) for part in fractions(n_images)]
 
 
 def fractions(n_images: int) -> NDArray[np.float64]:
@@ -115,38 +143,50 @@ def image_of(start: Atoms, end: Atoms, positions: Positions) -> Atoms:
     return image
 
 
-def problem_of_path(
+def problem_of_path(images: Sequence[Atoms], **limits: Any) -> str | None:
+    """Return in a sentence why no band should start from this path, or None; see `check_path`."""
+    try:
+        check_path(images, **limits)
+    except PathError as error:
+        return str(error)
+    return None
+
+
+def check_path(
     images: Sequence[Atoms],
     reference_bonds: Sequence[tuple[int, int]] | None = None,
     closest: float = CLOSEST,
     shortest: float = SHORTEST,
     stretch: float = STRETCH,
-) -> str | None:
-    """Return in a sentence why no band should start from this path, or None. Images are counted from 0, the start.
+    may_return: bool = False,
+) -> None:
+    """Raise a PathError where no band should start from this path. Images are counted from 0, the start.
 
     :param reference_bonds: pairs of atoms that have to stay bonded; None for those of both ends among H, C and N.
     :param closest: shortest distance relative to the sum of the covalent radii.
     :param shortest: shortest distance in Å.
     :param stretch: longest bond relative to the sum of the covalent radii.
+    :param may_return: whether the last structure may be the first one again, as in a scan of a whole turn.
     """
     if len(images) < 3:
-        return f'the path has {len(images)} structures: it needs its two ends and at least one image between them.'
-    problem = _problem_of_order(images) or _problem_of_motion(images)
-    if problem:
-        return problem
-    try:
-        kept = _bonds_of_ends(images, stretch) if reference_bonds is None else np.array(reference_bonds, dtype=int)
-    except ValueError as error:
-        return str(error)
+        raise PathError(
+            f'the path has {len(images)} structures: it needs its two ends and at least one image between them.'
+        )
+    if problem := _problem_of_order(images):
+        raise EndsDifferError(problem)
+    if problem := _problem_of_motion(images, may_return):
+        raise PathError(problem)
+    kept = _bonds_of_ends(images, stretch) if reference_bonds is None else np.array(reference_bonds, dtype=int)
     for number, image in enumerate(images):
-        problem = _problem_of_distances(image, closest, shortest) or _problem_of_bonds(image, kept, stretch)
-        if problem:
-            return f'image {number} of 0 to {len(images) - 1}: {problem}'
-    return None
+        which = f'image {number} of 0 to {len(images) - 1}'
+        if problem := _problem_of_distances(image, closest, shortest):
+            raise AtomsMeetError(f'{which}: {problem}')
+        if problem := _problem_of_bonds(image, kept, stretch):
+            raise BondBrokenError(f'{which}: {problem}')
 
 
 def _problem_of_order(images: Sequence[Atoms]) -> str | None:
-    """Return which image holds other atoms, in another order or cell than the first one, or no numbers."""
+    """Return which image holds other atoms, in another order, cell or charge than the first one, or no numbers."""
     for number, image in enumerate(images):
         problem = _difference(images[0], image)
         if problem:
@@ -154,8 +194,8 @@ def _problem_of_order(images: Sequence[Atoms]) -> str | None:
     return None
 
 
-def _problem_of_motion(images: Sequence[Atoms]) -> str | None:
-    """Return which atom jumps by a cell vector between two images, or that no atom moves from one end to the other."""
+def _problem_of_motion(images: Sequence[Atoms], may_return: bool) -> str | None:
+    """Return which atom jumps by a cell vector between two images, or that two images are one structure."""
     for number, (one, other) in enumerate(pairwise(images)):
         jumps = np.linalg.norm(other.positions - one.positions - displacements(one, other), axis=1)
         if jumps.max() > AT_REST:
@@ -164,10 +204,20 @@ def _problem_of_motion(images: Sequence[Atoms]) -> str | None:
                 f'{named(one, [atom])} jumps by a cell vector ({jumps[atom]:.2f} Å) between images {number} and '
                 f'{number + 1}: do not wrap the images.'
             )
-    moved = np.linalg.norm(images[-1].positions - images[0].positions, axis=1)
-    if moved.max() < AT_REST:
+    if not may_return and _farthest(images[0], images[-1]) < AT_REST:
         return f'both ends are the same structure: no atom moves by more than {AT_REST:g} Å.'
+    for number, (one, other) in enumerate(pairwise(images)):
+        if _farthest(one, other) < AT_REST:
+            return (
+                f'images {number} and {number + 1} are the same structure: no atom moves by more than {AT_REST:g} Å. '
+                'Leave one of them out.'
+            )
     return None
+
+
+def _farthest(one: Atoms, other: Atoms) -> float:
+    """Return how far, in Å, an atom is at most from where it is in another structure."""
+    return float(np.linalg.norm(other.positions - one.positions, axis=1).max())
 
 
 def _problem_of_distances(image: Atoms, closest: float, shortest: float) -> str | None:
@@ -195,14 +245,14 @@ def _problem_of_bonds(image: Atoms, kept: NDArray[np.int64], stretch: float) -> 
 
 
 def _bonds_of_ends(images: Sequence[Atoms], stretch: float) -> NDArray[np.int64]:
-    """Return the bonds (n, 2) of molecules, or raise a ValueError where both ends do not have the same."""
+    """Return the bonds (n, 2) of molecules; refuse ends that do not have the same."""
     start, end = (bonds(image, stretch=stretch) for image in (images[0], images[-1]))
     only_one = sorted({tuple(pair) for pair in start.tolist()} ^ {tuple(pair) for pair in end.tolist()})
     if only_one:
         pair = np.array(only_one[:1])
         first, last = (_lengths(image, pair)[0] for image in (images[0], images[-1]))
         bond = '–'.join(named(images[0], [atom]) for atom in pair[0])
-        raise ValueError(
+        raise BondBrokenError(
             f'{bond} is {first:.2f} Å in image 0 and {last:.2f} Å in image {len(images) - 1}, so bonded in '
             'one end only: give both ends the same order of atoms, or name the bonds to be kept.'
         )
@@ -226,6 +276,17 @@ def _difference(first: Atoms, other: Atoms) -> str | None:
         return f'has {named(other, unlike[:1])} where the first has {named(first, unlike[:1])}'
     if not np.allclose(first.cell.array, other.cell.array, atol=1e-6) or np.any(first.pbc != other.pbc):
         return 'has another cell than the first'
+    return _difference_of_state(first, other)
+
+
+def _difference_of_state(first: Atoms, other: Atoms) -> str | None:
+    """Return in what a structure differs that has the same atoms; who tells no charge is neutral."""
+    charges = [atoms.info.get('charge') or 0 for atoms in (first, other)]
+    if charges[0] != charges[1]:
+        return f'has the charge {charges[1]} and not {charges[0]} as the first'
+    spins = [atoms.info.get('spin') for atoms in (first, other)]
+    if None not in spins and spins[0] != spins[1]:
+        return f'has the spin multiplicity {spins[1]} and not {spins[0]} as the first'
     return None
 
 
@@ -234,7 +295,7 @@ def _check_apart(images: Sequence[Atoms]) -> None:
     for number, image in enumerate(images):
         problem = _problem_of_distances(image, closest=0.0, shortest=TOGETHER)
         if problem:
-            raise ValueError(
+            raise AtomsMeetError(
                 f'image {number} of the straight path, which IDPP starts from, cannot be mended: {problem} '
                 'If a molecule turns, take rotations.between.'
             )

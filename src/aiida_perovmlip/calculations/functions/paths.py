@@ -1,20 +1,32 @@
-"""First paths made from a recipe, with provenance."""
+"""Paths that are made from a recipe, cut and joined, with provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from aiida import orm
 from ase import Atoms
 
+from aiida_perovmlip.analysis.barriers import profile_of
 from aiida_perovmlip.calculations.functions import recorded
+from aiida_perovmlip.compute.band import ONE_PLACE
+from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.settings import SettingsError, option, read_settings
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.structures.bonds import molecules_by_bonds
-from aiida_perovmlip.structures.hops import vacancy_hops
-from aiida_perovmlip.structures.paths import idpp, linear, problem_of_path
+from aiida_perovmlip.structures.exchange import moved_together, pushed
+from aiida_perovmlip.structures.hops import (
+    InterstitialHop,
+    VacancyHop,
+    interstitial_hops,
+    interstitial_places,
+    vacancy_hops,
+)
+from aiida_perovmlip.structures.paths import PathError, check_path, displacements, idpp, linear, resampled
 from aiida_perovmlip.structures.rotations import between, rotated
 
 WAYS = {'idpp': idpp, 'linear': linear}
@@ -33,11 +45,11 @@ class Recipe(Protocol):
 
 
 @dataclass(frozen=True)
-class Vacancy:
-    """An ion of a host hops into a vacancy of its kind."""
+class OneHop:
+    """One ion or molecule hops: what vacancies and interstitials have in common."""
 
     needs: ClassVar[int] = 1
-    ion: str = option('I', 'The ion that is missing and the one that hops: an element, `MA` or `FA`.')
+    ion: str = option('I', 'The ion that hops: an element, `MA` or `FA`.')
     max_distance: float = option(5.0, 'Longest straight way of a hop.', unit='Å', minimum=0.1)
     which: int = option(0, 'Which of the distinct hops, counted from the shortest, which is 0.', minimum=0)
     charge: int | None = option(None, 'Charge of the cell; not stated if nothing is said.')
@@ -46,15 +58,61 @@ class Vacancy:
     symprec: float = option(1e-3, 'Distance within which atoms count as equivalent.', unit='Å', minimum=0.0)
     molecules_as_points: bool = option(False, 'Whether the symmetry is that of the centres of molecules.')
 
+    def hops(self, host: Atoms) -> Sequence[VacancyHop | InterstitialHop]:
+        """Return the distinct hops in a host."""
+        raise NotImplementedError
+
     def images(self, structures: Sequence[Atoms]) -> list[Atoms]:
-        """Return the path of the hop."""
+        """Return the path of the hop that is wanted."""
         (host,) = structures
-        hops = vacancy_hops(host, self.ion, self.max_distance, self.symprec, self.molecules_as_points)
+        hops = self.hops(host)
         if self.which >= len(hops):
             ways = ', '.join(f'{hop.distance:.2f}' for hop in hops) or 'none'
             raise ValueError(f'there is no hop {self.which} of {self.ion}; the ways are, in Å and from 0: {ways}.')
         start, end = hops[self.which].ends(host, self.charge)
         return WAYS[self.way](start, end, self.n_images)
+
+
+@dataclass(frozen=True)
+class Vacancy(OneHop):
+    """An ion of a host hops into a vacancy of its kind."""
+
+    def hops(self, host: Atoms) -> Sequence[VacancyHop]:
+        """Return the distinct hops into a vacancy."""
+        return vacancy_hops(host, self.ion, self.max_distance, self.symprec, self.molecules_as_points)
+
+
+@dataclass(frozen=True)
+class Interstitial(OneHop):
+    """An ion that a host has one more of hops from one place between its atoms to another."""
+
+    place: list[float] | None = option(None, 'Where it starts, in Å; where there is the most room if nothing is said.')
+
+    def hops(self, host: Atoms) -> Sequence[InterstitialHop]:
+        """Return the distinct hops between places that are alike."""
+        places = [self.place] if self.place is not None else interstitial_places(host, 0.0, self.symprec)[:1]
+        return interstitial_hops(host, self.ion, places, self.max_distance, self.symprec, self.molecules_as_points)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Several ions or molecules move at once, each into the place of the next one, and the last into a free place."""
+
+    needs: ClassVar[int] = 1
+    chain: list[int] = option([], 'An atom of each ion or molecule that moves, the one that pushes first.')
+    last_place: list[float] = option([], 'Where the centre of mass of the last one goes.', unit='Å')
+    charge: int | None = option(None, 'Charge of the cell; that of the structure if nothing is said.')
+    n_images: int = option(5, N_IMAGES, minimum=1)
+    way: str = option('idpp', WAY, choices=tuple(WAYS))
+
+    def images(self, structures: Sequence[Atoms]) -> list[Atoms]:
+        """Return the path of all that move."""
+        (host,) = structures
+        if len(self.last_place) != 3:
+            raise ValueError(f'`last_place` is {self.last_place} but has to be three coordinates in Å.')
+        moves = pushed(host, [_ion_of(host, atom) for atom in self.chain], self.last_place)
+        charge = host.info.get('charge') if self.charge is None else self.charge
+        return WAYS[self.way](*moved_together(host, moves, charge), self.n_images)
 
 
 @dataclass(frozen=True)
@@ -106,6 +164,8 @@ class TurnBetween:
 
 KINDS: dict[str, type[Any]] = {
     'vacancy': Vacancy,
+    'interstitial': Interstitial,
+    'exchange': Exchange,
     'between': Between,
     'turn': Turn,
     'turn_between': TurnBetween,
@@ -126,10 +186,62 @@ def build_path(recipe: orm.Dict, structures: DatasetData) -> DatasetData:
         wanted = {1: 'one structure, the host', 2: 'two structures, its ends'}[kind.needs]
         raise ValueError(f'a path of the kind `{recipe["kind"]}` starts from {wanted}, but there are {len(frames)}.')
     images = kind.images(frames)
-    problem = problem_of_path(images)
-    if problem:
-        raise ValueError(f'no band should start from this path: {problem}')
+    try:
+        check_path(images, may_return=True)  # a scan may; whoever relaxes the path looks again
+    except PathError as error:
+        raise type(error)(f'no band should start from this path: {error}') from error
     return DatasetData.from_ase(images)
+
+
+@recorded
+def cut_path(path: DatasetData, minima: orm.List, n_images: orm.Int) -> dict[str, DatasetData]:
+    """Cut a path at images that are minima; each piece has these, or ends of the path, as its ends.
+
+    :param minima: numbers of the images, counted from 0, the first end.
+    :param n_images: images between the ends of each piece, which are placed along the old path.
+    """
+    images = [frame.to_atoms(labels=False) for frame in path.frames]
+    stops = [0, *sorted(minima.get_list()), len(images) - 1]
+    pieces = [resampled(images[one : other + 1], n_images.value) for one, other in pairwise(stops)]
+    return {f'piece_{number:02d}': DatasetData.from_ase(piece) for number, piece in enumerate(pieces, 1)}
+
+
+@recorded
+def finish_path(report: orm.Dict, **pieces: DatasetData) -> dict[str, orm.Data]:
+    """Join relaxed pieces, in the order of their names, to one path, and say what barriers it has.
+
+    :param report: what is told of the pieces; it is passed on in `results`, beside `profile`.
+
+    Returns `path` and `results`.
+    """
+    ordered = [list(pieces[name]) for name in sorted(pieces)]
+    frames = list(ordered[0])
+    for piece in ordered[1:]:
+        _refuse_gap(frames[-1], piece[0])
+        frames += piece[1:]
+    positions, energies, forces = (
+        np.array([getattr(frame, name) for frame in frames]) for name in ('positions', 'energy', 'forces')
+    )
+    profile = profile_of(positions, energies, forces).numbers()
+    path = DatasetData.from_frames(frames, pieces[min(pieces)].level)
+    return {'path': path, 'results': orm.Dict({**report.get_dict(), 'profile': profile})}
+
+
+@recorded
+def take_ends(path: DatasetData) -> DatasetData:
+    """Take the first and the last frame of a path, with their labels."""
+    return path.select([0, len(path) - 1])
+
+
+def _refuse_gap(end: Frame, start: Frame) -> None:
+    """Refuse pieces that do not meet: a minimum between two bands is the end of one and the start of the other."""
+    shifts = displacements(end.to_atoms(labels=False), start.to_atoms(labels=False))
+    gap = float(np.linalg.norm(shifts, axis=1).max())
+    if gap > ONE_PLACE:
+        raise ValueError(
+            f'two pieces of the path do not meet: an atom of the minimum between these is {gap:.2f} Å from where it is '
+            'in the other. Relax both with the same settings.'
+        )
 
 
 def read_recipe(recipe: Mapping[str, Any]) -> Recipe:
@@ -143,6 +255,13 @@ def read_recipe(recipe: Mapping[str, Any]) -> Recipe:
     except SettingsError as error:
         raise ValueError(f'the path of the kind `{name}`: {error}') from error
     return kind
+
+
+def _ion_of(host: Atoms, atom: int) -> list[int]:
+    """Return the atoms of the molecule that an atom belongs to, or the atom alone."""
+    if not 0 <= atom < len(host):
+        raise ValueError(f'`chain` names the atom {atom}, but the structure has atoms 0 to {len(host) - 1}.')
+    return next((part.tolist() for part in molecules_by_bonds(host) if atom in part), [atom])
 
 
 def _members(host: Atoms, molecule: int) -> Any:

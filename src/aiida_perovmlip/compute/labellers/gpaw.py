@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.labeller import AseLabeller, refuse_odd_electrons
 from aiida_perovmlip.compute.level import Level
@@ -40,6 +41,16 @@ class Gpaw(AseLabeller):
 
     name: ClassVar[str] = 'gpaw'
     summary: ClassVar[str] = 'Plane-wave density functionals with PAW (GPAW); its installation compiles C'
+    citations = (
+        Citation(
+            'mortensen2024gpaw',
+            ('Mortensen, Jens Jørgen', 'others'),
+            'GPAW: An open Python package for electronic structure calculations',
+            'The Journal of Chemical Physics 160, 092503',
+            2024,
+            '10.1063/5.0182685',
+        ),
+    )
     requirements: ClassVar[tuple[str, ...]] = ('gpaw', 'gpaw-data')
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
         'fast': ('A low cutoff and few k-points, for first tries.', {'cutoff': 300.0, 'kpoint_density': 1.0}),

@@ -9,6 +9,7 @@ import numpy as np
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.units import Bohr, Hartree
 
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.frame import Array, Frame, to_voigt
 from aiida_perovmlip.compute.labeller import AseLabeller, Repair, refuse_odd_electrons, refuse_small_cell
 from aiida_perovmlip.compute.level import Level
@@ -43,6 +44,16 @@ class Pyscf(AseLabeller):
 
     name: ClassVar[str] = 'pyscf'
     summary: ClassVar[str] = 'PBE with GTH pseudopotentials and MOLOPT basis sets (PySCF), Γ point only'
+    citations = (
+        Citation(
+            'sun2020pyscf',
+            ('Sun, Qiming', 'others'),
+            'Recent developments in the PySCF program package',
+            'The Journal of Chemical Physics 153, 024109',
+            2020,
+            '10.1063/5.0006074',
+        ),
+    )
     requirements: ClassVar[tuple[str, ...]] = ('pyscf',)
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
         'fast': (

@@ -1,19 +1,21 @@
-"""Relax a path between two structures with a potential: its ends, and the band of images between them."""
+"""Relax a path between two structures: its ends, and the band of images between them."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aiida_perovmlip.compute.architecture import Architecture
+from aiida_perovmlip.compute.architecture import Architecture, Prediction, Predictor, prediction_of
 from aiida_perovmlip.compute.band import Band, BandSettings, EndsMeetError, NotFiniteError, relax_band
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Frame
+from aiida_perovmlip.compute.frames import Frames
+from aiida_perovmlip.compute.labeller import AseLabeller
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.compute.shard import Shard, build_shards, join
 from aiida_perovmlip.compute.task import Job, Task
@@ -33,19 +35,17 @@ SHOW_EVERY = 10
 
 
 class Neb(Task):
-    """Relax the images of the input `path` with the input `potential`."""
+    """Relax the images of the input `path`, with the input `potential` or with a labeller."""
 
     def run(self, job: Job) -> dict[str, Any]:
         """Leave the path in its folder, converged or not, and return how far it came."""
-        architecture: Architecture = job.plugin('architecture')
-        potential, frames = job.path('potential'), job.frames('path')
-        if potential is None or frames is None:
-            raise JobError(Status.BAD_INPUT, 'A band needs a potential and a path.')
+        frames = job.frames('path')
+        if frames is None:
+            raise JobError(Status.BAD_INPUT, 'A band needs a path.')
         settings = _settings(job)
-        facts = architecture.facts(potential)
-        refuse_unknown_elements(facts, frames)
-        head = choose_head(facts, job.request.settings.get('head'))
-        predictor = architecture.predictor(potential, architecture.device(job.request.device), head)
+        about, predictor = (
+            _by_labeller(job, frames) if 'labeller' in job.request.plugins else _by_potential(job, frames)
+        )
         follower = Follower(job)
         try:
             band = relax_band(list(frames), predictor, settings, follower.look)
@@ -54,10 +54,44 @@ class Neb(Task):
         except NotFiniteError as error:
             raise JobError(Status.NOT_FINITE, f'{error} {follower.where()}') from error
         follower.save(band)
-        results = {'facts': asdict(facts), 'head': head, **_results(band), 'settings': asdict(settings)}
+        results = {**about, **_results(band), 'settings': asdict(settings)}
         results['peak_gpu_memory_mb'] = gpu_memory()
         _refuse_unfinished(band, settings, results, job.seconds_left())
         return results
+
+
+def _by_potential(job: Job, frames: Frames) -> tuple[dict[str, Any], Predictor]:
+    """Return what is told of the potential, and what predicts with it."""
+    architecture: Architecture = job.plugin('architecture')
+    potential = job.path('potential')
+    if potential is None:
+        raise JobError(Status.BAD_INPUT, 'A band needs a potential.')
+    facts = architecture.facts(potential)
+    refuse_unknown_elements(facts, frames)
+    head = choose_head(facts, job.request.settings.get('head'))
+    predictor = architecture.predictor(potential, architecture.device(job.request.device), head)
+    return {'facts': asdict(facts), 'head': head}, predictor
+
+
+def _by_labeller(job: Job, frames: Frames) -> tuple[dict[str, Any], Predictor]:
+    """Return the level of theory, and what labels one image after the other."""
+    labeller: AseLabeller = job.plugin('labeller')
+    settings = job.settings_of(labeller)
+    refused = next(filter(None, (labeller.refusal(settings, frame) for frame in frames)), None)
+    if refused:
+        raise JobError(Status.BAD_INPUT, refused)
+
+    def predictor(images: Iterable[Frame]) -> Iterator[Prediction]:
+        for image in images:
+            try:
+                yield prediction_of(labeller.calculator(settings, image), image)
+            except Exception as error:  # whatever a calculator raises of a frame that it cannot do
+                message = f'{labeller.name} gives no label for an image: {" ".join(str(error).split())} '
+                raise JobError(
+                    Status.FAILED, f'{message}Go on from the output `path`, or from other images.'
+                ) from error
+
+    return {'level': labeller.level(settings).to_dict()}, predictor
 
 
 class Follower:

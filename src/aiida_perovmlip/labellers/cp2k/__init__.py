@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.labeller import Repair
 from aiida_perovmlip.compute.level import Level
@@ -29,6 +30,17 @@ class Cp2k(Labeller):
 
     name: ClassVar[str] = 'cp2k'
     summary: ClassVar[str] = 'CP2K/Quickstep: GGA and meta-GGA with Gaussians and plane waves, Γ or k-points'
+    citations = (
+        Citation(
+            'kuehne2020cp2k',
+            ('Kühne, Thomas D.', 'others'),
+            'CP2K: An electronic structure and molecular dynamics software package - Quickstep: Efficient and '
+            'accurate electronic structure calculations',
+            'The Journal of Chemical Physics 152, 194103',
+            2020,
+            '10.1063/5.0007045',
+        ),
+    )
     Settings = Cp2kSettings
     program: ClassVar[Program | None] = Program(
         names=('cp2k.psmp', 'cp2k.popt', 'cp2k.ssmp', 'cp2k.sopt', 'cp2k'),
@@ -69,6 +81,21 @@ class Cp2k(Labeller):
         from aiida_perovmlip.labellers.cp2k.calculation import Cp2kLabelCalculation
 
         return Cp2kLabelCalculation
+
+    @property
+    def band(self) -> type[CalcJob] | None:
+        """The calculation that relaxes a path by CP2K's BAND."""
+        from aiida_perovmlip.labellers.cp2k.band import Cp2kBandCalculation
+
+        return Cp2kBandCalculation
+
+    def problem_of_band(self, settings: dict[str, Any], band: Mapping[str, Any]) -> str | None:
+        """Return a sentence where aiida-cp2k is missing, or CP2K cannot relax a band with these settings."""
+        if problem := self.problem(settings, {}):
+            return problem
+        from aiida_perovmlip.labellers.cp2k.band import problem_of_settings
+
+        return problem_of_settings(settings, band)
 
     def level(self, settings: Cp2kSettings) -> Level:
         """Return the level of theory."""

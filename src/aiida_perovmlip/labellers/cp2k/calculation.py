@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
@@ -11,6 +12,7 @@ from aiida.plugins import ParserFactory
 from aiida_cp2k.calculations import Cp2kCalculation
 from aiida_cp2k.utils import Cp2kInput
 
+from aiida_perovmlip.calculations.resources import ResourcedCalculation
 from aiida_perovmlip.calculations.sources import digest, host_sources
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
 from aiida_perovmlip.labellers.base import define_label_ports
@@ -35,16 +37,15 @@ LARGEST_MARGIN = 300.0
 OURS = ('aiida_perovmlip', 'aiida_cp2k')
 
 
-class Cp2kLabelCalculation(Cp2kCalculation):
-    """Compute energies, forces and stresses of frames of one composition with CP2K, or let their atoms move.
+class Cp2kJob(ResourcedCalculation, Cp2kCalculation):
+    """A run of CP2K with inputs, outputs and exit codes of ours instead of those of aiida-cp2k."""
 
-    A frame whose SCF cycle does not converge, and everything that CP2K did at other settings than it was asked for,
-    is listed in `results` with the reason and is never a label.
-    """
+    parser: ClassVar[str]
+    """The name of its parser."""
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:
-        """Define inputs and outputs: those of every labeller instead of those of a single calculation."""
+        """Drop what a single calculation has, and define options and exit codes."""
         super().define(spec)
         for name in set(spec.inputs) - set(CalcJob.spec().inputs):
             del spec.inputs[name]
@@ -53,17 +54,14 @@ class Cp2kLabelCalculation(Cp2kCalculation):
         for label in set(spec.exit_codes) - set(CalcJob.spec().exit_codes):
             del spec.exit_codes[label]
         spec.outputs.dynamic = False
-        define_label_ports(spec)
         options = spec.inputs['metadata']['options']
-        options['parser_name'].default = 'perovmlip.cp2k.label'
+        options['parser_name'].default = cls.parser
         options['withmpi'].default = False
         options['resources'].default = lambda: {'num_machines': 1, 'num_mpiprocs_per_machine': 1}
         options['input_filename'].default = INPUT
         options['output_filename'].default = OUTPUT
         spec.inputs['code'].required = True
         spec.inputs['code'].help = 'CP2K, such as `cp2k@localhost`.'
-        spec.inputs.validator = _validate
-        spec.default_output_node = 'results'
         _define_exit_codes(spec)
 
     @property
@@ -74,15 +72,8 @@ class Cp2kLabelCalculation(Cp2kCalculation):
         modules = {module for module in classes if module.partition('.')[0] in OURS}
         return digest(host_sources(sorted(modules)).values())
 
-    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
-        """Write the input and the coordinates, and name the files to bring back."""
-        settings = read_settings(Cp2kSettings, self.inputs.settings.get_dict())
-        frames = list(self.inputs.frames.frames)
-        repair = self.inputs.repair.value if 'repair' in self.inputs else None
-        sections = sections_of(settings, frames, repair, walltime(self.inputs.metadata.options))
-        texts = {INPUT: Cp2kInput(sections).render(), COORDINATES: xyz_text(frames[:1])}
-        if len(frames) > 1:
-            texts |= {TRAJECTORY_IN: xyz_text(frames), CELLS_IN: cell_text(frames)}
+    def run_of(self, folder: Folder, texts: Mapping[str, str]) -> CalcInfo:
+        """Write the files, and return how CP2K is run on them."""
         for name, text in texts.items():
             with folder.open(name, 'w', encoding='utf-8') as handle:
                 handle.write(text)
@@ -94,6 +85,36 @@ class Cp2kLabelCalculation(Cp2kCalculation):
         info = CalcInfo()
         info.codes_info = [code]
         info.retrieve_list = [OUTPUT]
+        return info
+
+
+class Cp2kLabelCalculation(Cp2kJob):
+    """Compute energies, forces and stresses of frames of one composition with CP2K, or let their atoms move.
+
+    A frame whose SCF cycle does not converge, and everything that CP2K did at other settings than it was asked for,
+    is listed in `results` with the reason and is never a label.
+    """
+
+    parser = 'perovmlip.cp2k.label'
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:
+        """Define inputs and outputs: those of every labeller."""
+        super().define(spec)
+        define_label_ports(spec)
+        spec.inputs.validator = _validate
+        spec.default_output_node = 'results'
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        """Write the input and the coordinates, and name the files to bring back."""
+        settings = read_settings(Cp2kSettings, self.inputs.settings.get_dict())
+        frames = list(self.inputs.frames.frames)
+        repair = self.inputs.repair.value if 'repair' in self.inputs else None
+        sections = sections_of(settings, frames, repair, walltime(self.inputs.metadata.options))
+        texts = {INPUT: Cp2kInput(sections).render(), COORDINATES: xyz_text(frames[:1])}
+        if len(frames) > 1:
+            texts |= {TRAJECTORY_IN: xyz_text(frames), CELLS_IN: cell_text(frames)}
+        info = self.run_of(folder, texts)
         info.retrieve_temporary_list = [POSITIONS_OUT, CELLS_OUT]
         return info
 

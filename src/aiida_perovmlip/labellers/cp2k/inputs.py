@@ -408,12 +408,15 @@ def shift_of(frame: Frame) -> Array:
     return middle
 
 
-def xyz_text(frames: Iterable[Frame]) -> str:
-    """Return the frames as XYZ, to the last digit."""
+def xyz_text(frames: Iterable[Frame], shift: Array | None = None) -> str:
+    """Return the frames as XYZ, to the last digit.
+
+    :param shift: added to all positions in Å, shape (3,); without it, each frame has its own.
+    """
     lines = []
     for step, frame in enumerate(frames, 1):
         lines += [f'{len(frame)}', f' i = {step}, time = {step}.000, E = 0.0']
-        positions = frame.positions + shift_of(frame)
+        positions = frame.positions + (shift_of(frame) if shift is None else shift)
         lines += [f'{symbol} {_numbers(row)}' for symbol, row in zip(frame.symbols, positions, strict=True)]
     return '\n'.join(lines) + '\n'
 

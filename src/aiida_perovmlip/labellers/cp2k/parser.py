@@ -32,7 +32,17 @@ CODES = (
 """How a job ended of whose frames not one has a label, by the kinds of their failures."""
 
 
-class Cp2kLabelParser(Parser):
+class Cp2kJobParser(Parser):
+    """What all readers of our runs of CP2K have in common."""
+
+    def stopped(self, message: str) -> ExitCode:
+        """Return the exit code of a run that something else ended; the scheduler may know what."""
+        if self.node.exit_status is not None:
+            return ExitCode(self.node.exit_status, self.node.exit_message)
+        return self.exit_codes.ERROR_NO_RESPONSE.format(message=message)
+
+
+class Cp2kLabelParser(Cp2kJobParser):
     """Turn the text and the trajectory of CP2K into labels, and an exit code."""
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
@@ -60,8 +70,8 @@ class Cp2kLabelParser(Parser):
         with ExitStack() as stack:
             text = stack.enter_context(self.retrieved.base.repository.open(OUTPUT, 'rb'))
             lines = io.TextIOWrapper(text, encoding='utf-8', errors='replace')
-            positions = _lines(stack, folder / POSITIONS_OUT)
-            cells = _lines(stack, folder / CELLS_OUT)
+            positions = lines_of(stack, folder / POSITIONS_OUT)
+            cells = lines_of(stack, folder / CELLS_OUT)
             return judge(batch, Cp2kOutput(lines), Files(read_steps(positions), read_cells(cells)))
 
     def attach(self, verdict: Verdict) -> None:
@@ -107,19 +117,13 @@ class Cp2kLabelParser(Parser):
         said = failure.reason if failure else f'it was stopped from outside. Its last line: {ending.last_line[:300]}'
         return self.exit_codes[name].format(message=f'{said} {done}')
 
-    def stopped(self, message: str) -> ExitCode:
-        """Return the exit code of a run that something else ended; the scheduler may know what."""
-        if self.node.exit_status is not None:
-            return ExitCode(self.node.exit_status, self.node.exit_message)
-        return self.exit_codes.ERROR_NO_RESPONSE.format(message=message)
-
 
 def failed_by_itself(verdict: Verdict) -> bool:
     """Whether CP2K said why it stopped."""
     return bool(verdict.ending.abort or verdict.ending.trouble)
 
 
-def _lines(stack: ExitStack, path: Path) -> Iterator[str]:
+def lines_of(stack: ExitStack, path: Path) -> Iterator[str]:
     """Return the lines of a file; none where CP2K did not write it."""
     if not path.is_file():
         return iter(())

@@ -138,7 +138,7 @@ def _still(batch: Batch, output: Cp2kOutput, snapshots: Iterator[Snapshot], file
         step = next(steps, None) if batch.is_replayed else None
         cell = next(cells, (0, None))[1] if batch.is_replayed else None
         problem = _replayed_wrongly(frame, snapshot, step, cell) if batch.is_replayed else None
-        outcomes.append(_outcome(batch, frame, snapshot, problem))
+        outcomes.append(outcome_of(batch, frame, snapshot, problem))
     surplus = next(snapshots, None)  # reads the text to its end, too
     if surplus is not None:
         reason = f'CP2K computed more than the {len(batch.frames)} frames it was given.'
@@ -163,7 +163,7 @@ def _replayed_wrongly(frame: Frame, snapshot: Snapshot, step: Step | None, cell:
     return None
 
 
-def _outcome(batch: Batch, frame: Frame, snapshot: Snapshot, problem: str | None) -> Outcome:
+def outcome_of(batch: Batch, frame: Frame, snapshot: Snapshot, problem: str | None) -> Outcome:
     """Return the outcome of one SCF cycle for one frame."""
     if snapshot.out_of_time:
         return NOT_REACHED
@@ -282,7 +282,7 @@ class Motion:
 
     def add(self, batch: Batch, frame: Frame | None, snapshot: Snapshot) -> None:
         """Judge one more SCF cycle."""
-        outcome = _outcome(batch, frame or batch.frames[0], snapshot, None)
+        outcome = outcome_of(batch, frame or batch.frames[0], snapshot, None)
         is_label = bool(outcome.frames) and frame is not None
         if is_label:
             named = replace(outcome.frames[0], trajectory=batch.digests[0])

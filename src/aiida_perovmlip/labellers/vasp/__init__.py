@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.labeller import Repair
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.labellers.base import Labeller, Program
-from aiida_perovmlip.labellers.vasp import inputs, potentials
+from aiida_perovmlip.labellers.vasp import inputs, neb, potentials
 from aiida_perovmlip.labellers.vasp.settings import VaspSettings, level_of
 
 if TYPE_CHECKING:  # importing AiiDA makes folders; see `labellers.base`
@@ -28,6 +29,24 @@ class Vasp(Labeller):
 
     name = 'vasp'
     summary = 'VASP through aiida-vasp, one frame a job; relaxation, molecular dynamics and on-the-fly learning'
+    citations = (
+        Citation(
+            'kresse1996vasp',
+            ('Kresse, Georg', 'Furthmüller, Jürgen'),
+            'Efficient iterative schemes for ab initio total-energy calculations using a plane-wave basis set',
+            'Physical Review B 54, 11169',
+            1996,
+            '10.1103/PhysRevB.54.11169',
+        ),
+        Citation(
+            'kresse1999paw',
+            ('Kresse, Georg', 'Joubert, Daniel'),
+            'From ultrasoft pseudopotentials to the projector augmented-wave method',
+            'Physical Review B 59, 1758',
+            1999,
+            '10.1103/PhysRevB.59.1758',
+        ),
+    )
     Settings = VaspSettings
     program = Program(
         names=('vasp_std', 'vasp_gam', 'vasp'),
@@ -58,6 +77,18 @@ class Vasp(Labeller):
         from aiida_perovmlip.labellers.vasp.calculation import VaspLabelCalculation
 
         return VaspLabelCalculation
+
+    @property
+    def band(self) -> type[CalcJob]:
+        """The calculation that relaxes a path with VTST."""
+        from aiida_perovmlip.labellers.vasp.band import VaspBandCalculation
+
+        return VaspBandCalculation
+
+    def problem_of_band(self, settings: dict[str, Any], band: Mapping[str, Any]) -> str | None:
+        """Return a sentence where VASP cannot relax a band with these settings; None where it can."""
+        problem = self.problem(settings, {}) or neb.problem_of_settings(settings, band)
+        return problem if problem is None or problem.startswith(f'{self.name}: ') else f'{self.name}: {problem}'
 
     def level(self, settings: Any) -> Level:
         """Return the level of theory without a look at POTCARs, which are known by their names alone."""

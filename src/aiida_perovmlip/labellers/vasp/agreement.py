@@ -16,7 +16,7 @@ ACCOUNTED = frozenset(
 )
 """Tags that VASP always gives an account of and has no reason to change; METAGGA as it was read, not as it was used."""
 
-COMPARED = ACCOUNTED | {'bparam', 'cparam', 'ivdw'}
+COMPARED = ACCOUNTED | {'bparam', 'cparam', 'ivdw', 'ediffg'}
 """Tags that are compared where VASP gives an account of them, which depends on its version."""
 
 TOLERANCE = 1e-5

@@ -12,6 +12,7 @@ from aiida.engine import CalcJob, CalcJobProcessSpec
 from aiida_vasp.calcs.vasp import VaspCalculation
 from aiida_vasp.parsers.content_parsers.incar import IncarParser
 
+from aiida_perovmlip.calculations.resources import ResourcedCalculation
 from aiida_perovmlip.calculations.sources import digest, host_sources
 from aiida_perovmlip.compute.frame import Frame
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
@@ -26,7 +27,7 @@ DIGITS = 16
 """Of positions and cell in POSCAR, so that VASP computes the frame and not one that is rounded."""
 
 
-class VaspLabelCalculation(VaspCalculation):
+class VaspLabelCalculation(ResourcedCalculation, VaspCalculation):
     """Compute energies, forces and stresses of one frame, or of each step of a relaxation or a simulation from it.
 
     INCAR, KPOINTS and POSCAR follow from `settings`, `repair` and the frame, and are kept with the calculation; POTCAR
@@ -84,10 +85,8 @@ class VaspLabelCalculation(VaspCalculation):
         return inputs.incar_of(self.vasp_settings, self.frame, valences_of(potentials), repair)
 
     def _structure(self) -> orm.StructureData:
-        """Return the frame with each species together, as one POTCAR of each wants it."""
-        atoms = self.frame.to_atoms(labels=False)[inputs.order_of(self.frame)]
-        atoms.pbc = True  # VASP knows nothing else
-        return orm.StructureData(ase=atoms)
+        """Return the structure of POSCAR."""
+        return structure_of(self.frame)
 
     # ------------------------------------------------------------------ the files
 
@@ -124,6 +123,13 @@ class VaspLabelCalculation(VaspCalculation):
             info.retrieve_list.append('ML_LOGFILE')
             info.retrieve_temporary_list.append(ML_ABN)
         return info
+
+
+def structure_of(frame: Frame) -> orm.StructureData:
+    """Return a frame with each species together, as one POTCAR of each wants it."""
+    atoms = frame.to_atoms(labels=False)[inputs.order_of(frame)]
+    atoms.pbc = True  # VASP knows nothing else
+    return orm.StructureData(ase=atoms)
 
 
 def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
@@ -169,10 +175,10 @@ def _validate(given: Any, _: Any) -> str | None:
         return f'there are {len(given["frames"])} frames, but a job takes one; `LabelWorkChain` takes many.'
     if settings.ml == {} and 'ml_ab' in given:
         return '`ml_ab` is for runs that learn on the fly; set `ml`.'
-    return _refuse(settings, given['frames'][0], given.get('potential', {}))
+    return refuse(settings, given['frames'][0], given.get('potential', {}))
 
 
-def _refuse(settings: VaspSettings, frame: Frame, potentials: Any) -> str | None:
+def refuse(settings: VaspSettings, frame: Frame, potentials: Any) -> str | None:
     """Return a sentence where the frame or a POTCAR stands in the way."""
     lacking = sorted(set(frame.symbols) - set(potentials))
     if lacking:

@@ -63,7 +63,7 @@ def incar_of(settings: VaspSettings, frame: Frame, valences: Mapping[str, float]
         **settings.incar,
     }
     tags |= REPAIRS[repair](tags) if repair else {}
-    return {tag: _tidy(value) for tag, value in tags.items() if value is not None}
+    return {tag: tidy(value) for tag, value in tags.items() if value is not None}
 
 
 def _electron_tags(settings: VaspSettings, frame: Frame, valences: Mapping[str, float]) -> Incar:
@@ -130,10 +130,10 @@ def _usual_mass(element: str) -> float:
     return float(atomic_masses[atomic_numbers[element]])
 
 
-def _tidy(value: Any) -> Any:
+def tidy(value: Any) -> Any:
     """Return whole numbers without a decimal point."""
     if isinstance(value, list):
-        return [_tidy(entry) for entry in value]
+        return [tidy(entry) for entry in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -137,11 +137,11 @@ class VaspLabelParser(Parser):
             return ['it computed no stress']
         return []
 
-    def doubts(self) -> dict[int, str]:
+    def doubts(self, name: str = STDOUT) -> dict[int, str]:
         """Return the warnings of VASP after which a step is no label."""
-        if STDOUT not in self.retrieved.base.repository.list_object_names():
+        if not self.has(name):
             return {}
-        with self.retrieved.base.repository.open(STDOUT, 'rb') as handle:
+        with self.retrieved.base.repository.open(name, 'rb') as handle:
             return doubts_in(line.decode(errors='replace') for line in handle)
 
     def read_learned(self, run: Run) -> None:
@@ -233,9 +233,15 @@ class VaspLabelParser(Parser):
         # one of its entries looks for the first line of VASP, which may lie before what we look at
         return next((f'{entry.message}' for entry in found if entry.shortname != 'nostart'), '')
 
+    def has(self, name: str) -> bool:
+        """Whether a file was retrieved."""
+        folder, _, last = name.rpartition('/')
+        repository = self.retrieved.base.repository
+        return (not folder or folder in repository.list_object_names()) and last in repository.list_object_names(folder)
+
     def end_of(self, name: str) -> str:
         """Return the last part of a retrieved file, which may be large and hold any bytes."""
-        if name not in self.retrieved.base.repository.list_object_names():
+        if not self.has(name):
             return ''
         end = b''
         with self.retrieved.base.repository.open(name, 'rb') as handle:

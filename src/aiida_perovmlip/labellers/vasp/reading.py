@@ -38,6 +38,10 @@ STEP_DONE = re.compile(r'\s*\d+\s+[TF]=')
 """What it prints behind each ionic step."""
 
 
+FLAT, HUGE = 1e-3, 1e9
+"""Volumes in Å³ below and above which a cell is none; positions beyond the second, in cells, are none either."""
+
+
 def doubts_in(lines: Iterable[str]) -> dict[int, str]:
     """Return the doubts that VASP prints, by the number of the ionic step from 1 on."""
     found: dict[int, str] = {}
@@ -58,6 +62,16 @@ def unlabelled_because(header: Header, step: Step) -> str | None:
         return step.problem
     if not step.is_complete:
         return 'energy, forces, cell or positions are missing'
+    assert step.fractions is not None
+    assert step.forces is not None
+    assert step.cell is not None
+    n_atoms, found = len(header.elements), (len(step.fractions), len(step.forces))
+    if found != (n_atoms, n_atoms):
+        return f'it has positions of {found[0]} and forces of {found[1]} atoms, but the run has {n_atoms}'
+    if step.cell.shape != (3, 3) or not FLAT < abs(np.linalg.det(step.cell)) < HUGE:
+        return 'its cell is none'
+    if not np.abs(step.fractions).max() < HUGE:
+        return 'its positions are none'
     if step.n_scf == 0:
         return 'it was not computed from first principles'
     limit = abs(int(header.value('nelm') or 60))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -64,12 +65,24 @@ def read_run(path: Path) -> VaspRun:
     if first is None:
         raise RunError(f'{file}: {vasprun.damage or "it ends before its first step was complete."}')
     header = vasprun.header
-    problem = _problem(header)
-    if problem:
-        raise RunError(f'{file}: {problem}')
+    with _readable(file):
+        problem = _problem(header)
+        if problem:
+            raise RunError(f'{file}: {problem}')
+        level = level_of_run(header)
     skipped: list[str] = []
-    frames = _frames(vasprun, chain([first], steps), skipped)
-    return VaspRun(frames, level_of_run(header), skipped, [file])
+    return VaspRun(_frames(vasprun, chain([first], steps), skipped), level, skipped, [file])
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Tell of parameters that are none, such as words in place of numbers."""
+    try:
+        yield
+    except FrameError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RunError(f'{file}: its parameters cannot be read, so the file is damaged: {error}.') from error
 
 
 def _file_of(path: Path) -> Path:
@@ -100,14 +113,16 @@ def _frames(vasprun: Vasprun, steps: Iterator[Step], skipped: list[str]) -> Iter
     header, trajectory, n_skipped = vasprun.header, None, 0
     pending: Frame | None = None  # only a second frame makes a trajectory of the first
     for index, step in enumerate(steps, 1):
-        reason = unlabelled_because(header, step) or _cut_short(header, step)
+        with _readable(vasprun.path):
+            reason = unlabelled_because(header, step) or _cut_short(header, step)
         if reason is not None:
             n_skipped += 1
             if n_skipped <= MOST_SENTENCES:
                 skipped.append(f'{vasprun.path.name}, step {index}: {reason}.')
             continue
         if trajectory is None:
-            start = _start(header, step)
+            with _readable(vasprun.path):
+                start = _start(header, step)
             trajectory = Trajectory(start, np.arange(len(start)))
             pending = trajectory.frame(step)
             continue

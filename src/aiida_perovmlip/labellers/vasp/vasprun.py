@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +133,7 @@ class Vasprun:
         except ET.ParseError as error:
             if error.code not in TRUNCATED:
                 self.damage = f'{self.path.name}, line {error.position[0]}: {error}'
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, LookupError) as error:  # also unknown encodings
             self.damage = f'{self.path.name}: {error}'
 
     def _open(self) -> Any:
@@ -170,7 +171,7 @@ class _Reader:
         """Use an element that is complete and drop it; return the step that it completes."""
         done = None
         if self.kept == len(self.path):
-            self._use(element, self.path[-2].tag)
+            self._use(element, self.path[-2].tag if len(self.path) > 1 else '')
             self.kept = 0
         elif element.tag == 'calculation':
             done = self.step
@@ -180,7 +181,7 @@ class _Reader:
         return done
 
     def _is_eigenvalues(self, element: ET.Element) -> bool:
-        return element.tag == 'eigenvalues' and self.path[-2].tag == 'calculation'
+        return element.tag == 'eigenvalues' and len(self.path) > 1 and self.path[-2].tag == 'calculation'
 
     def _use(self, element: ET.Element, parent: str) -> None:
         """Take what is wanted of an element."""
@@ -189,7 +190,7 @@ class _Reader:
                 _STEP_PARTS.get(element.tag, _nothing)(self.step, element)
             elif parent == 'modeling':
                 _HEADER_PARTS.get(element.tag, _nothing)(self.header, element)
-        except ValueError as error:  # stars where a number did not fit
+        except (ValueError, IndexError) as error:  # stars where a number did not fit, cells that are not there
             self.step.problem = self.step.problem or f'`{element.tag}` cannot be read: {error}'
 
 
