@@ -143,6 +143,12 @@ def test_multihead_without_anything_to_replay_is_refused(problem, make_frames):
     assert problem('multihead', replay=bare, replay_labels='parent') is None
 
 
+def test_a_loss_that_the_trainer_would_replace_is_refused(problem, make_frames):
+    said = problem('multihead', replay=make_frames(4), loss='squared')
+    assert said == "mace-torch trains `multihead` with the loss `universal` whatever it is asked; `loss` is 'squared'."
+    assert problem('naive', loss='squared') is None
+
+
 def test_the_head_of_a_parent_with_several_has_to_be_said(problem):
     several = replace(KNOWN, heads=('pbe', 'r2scan'))
     assert 'say by `parent_head` which' in problem('naive', known=several)

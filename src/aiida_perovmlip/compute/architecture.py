@@ -89,6 +89,22 @@ class PotentialFacts:
     energies_of_atoms: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class NativeForm:
+    """How a program of molecular dynamics reads a potential by itself.
+
+    :param lines: what stands in its input, with paths relative to the folder that it runs in.
+    :param energies: energy in eV of each element that it leaves out of what it says, by chemical symbol.
+    """
+
+    lines: tuple[str, ...]
+    energies: dict[str, float] = field(default_factory=dict)
+
+    def offset_of(self, frame: Frame) -> float:
+        """Return the energy in eV of a frame that the program leaves out."""
+        return math.fsum(self.energies.get(symbol, 0.0) for symbol in frame.symbols)
+
+
 STRATEGIES = {
     'scratch': 'A new potential, from nothing but the training frames.',
     'naive': 'All parameters of the parent are trained on; what it knew of other frames may be forgotten.',
@@ -177,6 +193,9 @@ class Architecture(Plugin):
     opens_pickles: ClassVar[bool] = True
     """Whether reading the potential's files can run foreign code; such files are opened inside jobs alone."""
 
+    filename: ClassVar[str] = ''
+    """The name under which it looks for a potential that is one file; empty where a potential is always a folder."""
+
     strategies: ClassVar[tuple[str, ...]] = ('scratch',)
     """What it can do with a parent: names of `STRATEGIES`."""
 
@@ -248,7 +267,8 @@ class Architecture(Plugin):
     """Settings that a parent has the last word on: those of its network. A protocol leaves them to it."""
 
     for_new: ClassVar[tuple[str, ...]] = ()
-    """Further settings that a protocol gives to new potentials alone: rates that would spoil what a parent knows."""
+    """Further settings that a protocol gives to new potentials alone: rates that would spoil what a parent knows, and
+    what not all strategies can do."""
 
     known_shape: ClassVar[dict[str, str]] = {}
     """Those of `shape` that are a fact of any potential, with the name of that in `PotentialFacts`: where they differ
@@ -300,6 +320,35 @@ class Architecture(Plugin):
     def descriptors(self, potential: Path, frames: Iterable[Frame], device: str = 'cpu') -> Iterator[Array]:
         """Yield what the potential sees of the atoms of each frame, (n_atoms, n); for choosing and mapping frames."""
         raise JobError(Status.BAD_INPUT, f'{self.name} gives no descriptors.')
+
+    lammps_styles: ClassVar[dict[str, str]] = {}
+    """Pair styles of LAMMPS that read its potentials, the best first, and for each how one gets a LAMMPS with it."""
+
+    runs_in_gpumd: ClassVar[bool] = False
+    """Whether GPUMD reads its potentials."""
+
+    def lammps(
+        self,
+        style: str,
+        potential: Path,
+        elements: Sequence[str],
+        folder: Path,
+        device: str = 'cpu',
+        head: str | None = None,
+    ) -> NativeForm:
+        """Return how LAMMPS reads a potential with one of `lammps_styles`; only called inside a job.
+
+        :param elements: chemical symbols in the order of the atom types.
+        :param folder: where LAMMPS runs, and where files that it needs can be made.
+        """
+        raise JobError(Status.BAD_INPUT, f'LAMMPS has nothing that reads potentials of {self.name}.')
+
+    def gpumd(self, potential: Path, folder: Path) -> NativeForm:
+        """Return how GPUMD reads a potential; only called inside a job.
+
+        :param folder: where GPUMD runs, and where files that it needs can be made.
+        """
+        raise JobError(Status.BAD_INPUT, f'GPUMD does not read potentials of {self.name}.')
 
 
 def common_problem(architecture: Architecture, plan: Plan) -> str | None:

@@ -31,6 +31,7 @@ class Status(StrEnum):
     OUT_OF_MEMORY = 'out_of_memory'
     DIVERGED = 'diverged'
     NOT_FINITE = 'not_finite'
+    EXPLODED = 'exploded'
     ENDS_MEET = 'ends_meet'
     SETTINGS_IGNORED = 'settings_ignored'
     MISSING_PACKAGE = 'missing_package'

@@ -20,7 +20,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from aiida_perovmlip.compute.frame import CATEGORIES, DEFAULTS, DTYPES, Array, Frame, FrameError
-from aiida_perovmlip.compute.shard import MAXIMUM_FRAMES, Columns, Shard, digests, join, write_array
+from aiida_perovmlip.compute.npz import write_array
+from aiida_perovmlip.compute.shard import MAXIMUM_FRAMES, Columns, Shard, digests, join
 
 MANIFEST = 'frames.json'
 SELECTION = 'selection.npy'

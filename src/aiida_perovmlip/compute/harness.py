@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,12 +44,10 @@ def run(folder: Path, request: Request, response: Response) -> None:
     from aiida_perovmlip.compute.task import Job
 
     job = Job(folder, request)
-    packages = {'numpy', 'ase'}
-    for role in request.plugins:
-        packages |= set(job.plugin(role).packages())
+    plugins = needed_plugins({role: job.plugin(role) for role in request.plugins})
+    packages = {'numpy', 'ase'}.union(*(plugin.packages() for plugin in plugins))
     response.versions = {'python': platform.python_version(), **versions_of(tuple(sorted(packages)))}
     missing = [name for name, version in response.versions.items() if version == 'missing']
-    plugins = [job.plugin(role) for role in request.plugins]
     if missing:
         names = ' '.join(f'--with {plugin.name}' for plugin in plugins if not plugin.needs_potential)
         raise JobError(
@@ -67,6 +65,15 @@ def run(folder: Path, request: Request, response: Response) -> None:
         response.status = Status(response.results.pop('status', Status.OK))
     finally:
         response.seconds['task'] = round(time.monotonic() - started, 3)
+
+
+def needed_plugins(plugins: Mapping[str, Any]) -> list[Any]:
+    """Return the plug-ins, by their roles, whose packages the job needs: not those that another one only reads of."""
+    return [
+        plugin
+        for role, plugin in plugins.items()
+        if all(other is plugin or other.needs_packages_of(role) for other in plugins.values())
+    ]
 
 
 def describe_failure(response: Response, error: BaseException) -> None:

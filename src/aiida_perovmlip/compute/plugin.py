@@ -6,11 +6,12 @@ import importlib
 import importlib.metadata
 from typing import Any, ClassVar
 
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.contract import JobError, Status
 
 
 class Plugin:
-    """Base of architectures and of labellers that run inside a job.
+    """Base of architectures, of engines, and of labellers that run inside a job.
 
     A plug-in is one module that imports nothing but the standard library, numpy, ase and
     `aiida_perovmlip.compute` at module level; its own package is imported inside the methods that need it.
@@ -21,6 +22,9 @@ class Plugin:
 
     summary: ClassVar[str] = ''
     """One sentence for lists."""
+
+    citations: ClassVar[tuple[Citation, ...]] = ()
+    """The works that who publishes what it did has to cite."""
 
     requirements: ClassVar[tuple[str, ...]] = ()
     """What pip must install in the environment of this plug-in; nothing where numpy and ase are enough."""
@@ -36,6 +40,11 @@ class Plugin:
         """Return the names of the packages whose versions a job reports."""
         names = (requirement.split(';')[0].strip() for requirement in cls.requirements)
         return tuple(name.split('[')[0].split('=')[0].split('<')[0].split('>')[0].strip() for name in names)
+
+    @classmethod
+    def needs_packages_of(cls, role: str) -> bool:
+        """Return whether a job with this plug-in needs the packages of its plug-in of another role."""
+        return True
 
     def device(self, wanted: str) -> str:
         """Return the device that this plug-in will use where `wanted` (`auto`, `cpu` or `cuda`) is asked for."""

@@ -1,11 +1,14 @@
-"""Which plug-ins are installed: the entry points of architectures, labellers and tasks."""
+"""Which plug-ins are installed: the entry points of architectures, labellers, engines and tasks."""
 
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-Group = Literal['architectures', 'labellers', 'tasks']
+Group = Literal['architectures', 'labellers', 'engines', 'tasks']
+
+ROLES: dict[str, Group] = {'architecture': 'architectures', 'labeller': 'labellers', 'engine': 'engines'}
+"""The roles in which a job uses a plug-in that runs inside it, and the group of entry points of each."""
 
 
 class UnknownPlugin(ValueError):  # noqa: N818 - a noun says it better

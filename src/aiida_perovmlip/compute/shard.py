@@ -25,14 +25,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from aiida_perovmlip.compute.frame import CATEGORIES, DEFAULTS, DTYPES, PER_ATOM, Array, Frame, FrameError
+from aiida_perovmlip.compute.npz import write_arrays
 
 MAXIMUM_ATOMS = 2**18
 MAXIMUM_FRAMES = 2**16
@@ -118,10 +118,7 @@ class Shard:
         arrays = dict(self.columns)
         for category in CATEGORIES:
             arrays[f'{category}_names'] = np.array(self.names[category], dtype=np.str_)
-        with zipfile.ZipFile(handle, 'w', zipfile.ZIP_STORED) as archive:
-            for name in sorted(arrays):
-                with archive.open(zipfile.ZipInfo(f'{name}.npy'), 'w', force_zip64=True) as member:
-                    write_array(cast(BinaryIO, member), arrays[name])
+        write_arrays(handle, arrays)
 
     @classmethod
     def read(cls, handle: BinaryIO, wanted: Iterable[str] | None = None) -> Shard:
@@ -181,11 +178,6 @@ def _bytes_per_row(column: Array) -> Array:
 def _flat(table: Array) -> memoryview:
     """Return all bytes of an array in order, without a copy."""
     return memoryview(np.ascontiguousarray(table).reshape(-1))  # type: ignore[arg-type]
-
-
-def write_array(handle: BinaryIO, array: Array) -> None:
-    """Write one array in numpy's own format, never as a pickle."""
-    np.lib.format.write_array(handle, np.ascontiguousarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _category_bytes(shard: Shard) -> list[bytes]:

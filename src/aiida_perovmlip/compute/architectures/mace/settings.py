@@ -64,7 +64,7 @@ class MaceSettings:
         'universal',
         'How errors count in the loss: `universal`, large ones by their size, and those of large forces less; '
         '`squared`, by their square. Frames near a minimum, such as those of a relaxation, are learned with `squared` '
-        'alone: only the few large forces tell how stiff their bonds are.',
+        'alone: only the few large forces tell how stiff their bonds are. `multihead` knows `universal` alone.',
         choices=tuple(LOSSES),
     )
     energy_weight: float = option(1.0, 'Weight of energies per atom in the loss.', minimum=0.0)
@@ -188,16 +188,19 @@ PROTOCOLS: dict[str, tuple[str, dict[str, Any]]] = {
         {'hidden_irreps': '32x0e', 'r_max': 6.0, 'correlation': 2, 'epochs': 60},
     ),
     'balanced': (
-        'A potential to work with: vectors among the features, a learning rate that falls, averaged parameters.',
+        'A potential to work with: vectors among the features, squared errors, a learning rate that falls, averaged '
+        'parameters.',
         {
             'hidden_irreps': '32x0e + 32x1o',
             'r_max': 6.0,
             'correlation': 2,
             'readout_irreps': '16x0e',
             'radial_mlp': [64, 64, 64],
-            'epochs': 60,
+            'loss': 'squared',
+            'energy_weight': 10.0,
+            'epochs': 80,
             'scheduler': 'ExponentialLR',
-            'lr_scheduler_gamma': 0.95,
+            'lr_scheduler_gamma': 0.97,
             'ema_decay': 0.99,
         },
     ),

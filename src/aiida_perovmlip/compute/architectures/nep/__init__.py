@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ import numpy as np
 
 from aiida_perovmlip.compute.architecture import (
     Architecture,
+    NativeForm,
     Plan,
     PotentialFacts,
     Predictor,
@@ -46,6 +47,7 @@ from aiida_perovmlip.compute.architectures.nep.settings import (
     resolve,
 )
 from aiida_perovmlip.compute.checkpoint import State
+from aiida_perovmlip.compute.citation import Citation
 from aiida_perovmlip.compute.contract import JobError, Status
 from aiida_perovmlip.compute.frame import Array, Frame
 from aiida_perovmlip.compute.frames import Frames
@@ -73,8 +75,36 @@ class Nep(Architecture):
 
     name: ClassVar[str] = 'nep'
     summary: ClassVar[str] = 'Neuroevolution potential: fast on CPUs and GPUs, made for long simulations'
+    citations = (
+        Citation(
+            'fan2021nep',
+            ('Fan, Zheyong', 'others'),
+            'Neuroevolution machine learning potentials: Combining high accuracy and low cost in atomistic '
+            'simulations and application to heat transport',
+            'Physical Review B 104, 104309',
+            2021,
+            '10.1103/PhysRevB.104.104309',
+        ),
+        Citation(
+            'lindgren2024calorine',
+            (
+                'Lindgren, Eric',
+                'Rahm, Magnus',
+                'Fransson, Erik',
+                'Eriksson, Fredrik',
+                'Österbacka, Nicklas',
+                'Fan, Zheyong',
+                'Erhart, Paul',
+            ),
+            'calorine: A Python package for constructing and sampling neuroevolution potential models',
+            'Journal of Open Source Software 9, 6264',
+            2024,
+            '10.21105/joss.06264',
+        ),
+    )
     requirements: ClassVar[tuple[str, ...]] = ('torch', 'neppo', 'calorine')
     opens_pickles: ClassVar[bool] = False
+    filename: ClassVar[str] = FILENAME
     records: ClassVar[tuple[str, ...]] = (NEP_IN, 'loss.out', 'nep.restart', neppo_program.CURVE)
     strategies: ClassVar[tuple[str, ...]] = ('scratch', 'naive')
     protocols: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -88,8 +118,9 @@ class Nep(Architecture):
                 'basis_size': [12, 10],
                 'l_max': [4, 2, 1],
                 'neurons': 60,
-                'steps': 10_000,
+                'steps': 20_000,
                 'learning_rate': 0.02,
+                'lambda_f': 2.0,
             },
         ),
         'paper': (
@@ -330,6 +361,31 @@ class Nep(Architecture):
             calculator = find(len(frame))
             calculator.calculate(frame.to_atoms(labels=False), ['descriptors'])
             yield np.array(calculator.results['descriptors'], dtype=float)
+
+    lammps_styles: ClassVar[dict[str, str]] = {
+        'nep/gpu/kk': 'the plugin of nep-adapters for GPUs, compiled for a LAMMPS with KOKKOS and CUDA, has it',
+        'nep/cpu': '`aiida-perovmlip setup --with lammps` builds it where there is a C++ compiler',
+    }
+    runs_in_gpumd: ClassVar[bool] = True
+
+    def lammps(
+        self,
+        style: str,
+        potential: Path,
+        elements: Sequence[str],
+        folder: Path,
+        device: str = 'cpu',
+        head: str | None = None,
+    ) -> NativeForm:
+        """Return the lines for nep-adapters, which reads `nep.txt` as it is."""
+        shutil.copyfile(Path(potential) / FILENAME, folder / FILENAME)
+        lines = (f'pair_style {style}', f'pair_coeff * * {FILENAME} {" ".join(elements)}')
+        return NativeForm(lines, read_energies(Path(potential)))
+
+    def gpumd(self, potential: Path, folder: Path) -> NativeForm:
+        """Return the line for GPUMD, which reads `nep.txt` as it is."""
+        shutil.copyfile(Path(potential) / FILENAME, folder / FILENAME)
+        return NativeForm((f'potential {FILENAME}',), read_energies(Path(potential)))
 
     def self_test(self) -> str:
         """Import the trainer and compute a product on the device."""

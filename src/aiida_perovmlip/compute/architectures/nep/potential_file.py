@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def _header(path: Path, lines: list[list[str]]) -> tuple[Header, int]:
         if len(elements) != int(lines[0][1]) or not elements:
             raise _refusal(path, f'it announces {lines[0][1]} elements and names {len(elements)}')
         return _assembled(path, elements, named), len(wanted) + 1
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise _refusal(path, f'its header is damaged ({error})') from error
 
 
@@ -154,18 +155,27 @@ def _assembled(path: Path, elements: tuple[str, ...], named: dict[str, list[floa
     cutoffs = named['cutoff'][:-2]  # the last two are numbers of neighbours
     if len(cutoffs) not in (2, 2 * len(elements)) or (len(named['ANN']) > 1 and named['ANN'][1]):
         raise _refusal(path, 'its cutoffs or its network (two hidden layers) are not supported')
-    n_max, basis_size = [int(value) for value in named['n_max']], [int(value) for value in named['basis_size']]
+    if not all(0 < cutoff < math.inf for cutoff in cutoffs):
+        raise _refusal(path, f'its cutoffs are {", ".join(map(str, cutoffs))} Å')
+    n_max, basis_size, l_max, network = (_whole(named[name]) for name in ('n_max', 'basis_size', 'l_max', 'ANN'))
     pairs = tuple(zip(cutoffs[0::2], cutoffs[1::2], strict=True))
     return Header(
         elements=elements,
         cutoffs=_largest(pairs),
         n_max=(n_max[0], n_max[1]),
         basis_size=(basis_size[0], basis_size[1]),
-        l_max=tuple(int(value) for value in named['l_max']),
-        neurons=int(named['ANN'][0]),
+        l_max=l_max,
+        neurons=network[0],
         zbl=(named['zbl'][0], named['zbl'][1]) if 'zbl' in named else None,
         own_cutoffs=_different(pairs),
     )
+
+
+def _whole(values: list[float]) -> tuple[int, ...]:
+    """Return sizes, which are whole and not negative; raise a ValueError where they are not."""
+    if not all(value >= 0 and value.is_integer() for value in values):
+        raise ValueError(f'{" ".join(map(str, values))} are no sizes')
+    return tuple(int(value) for value in values)
 
 
 def _largest(pairs: tuple[tuple[float, float], ...]) -> tuple[float, float]:

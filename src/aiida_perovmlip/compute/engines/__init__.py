@@ -1,0 +1,1 @@
+"""The engines that are part of this package, one module each."""
