@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from aiida import orm
 
+from aiida_perovmlip.calculations.functions.labels import cut_frames
 from aiida_perovmlip.data.dataset import DatasetData
+from aiida_perovmlip.query import repaired_labels
 
 
 def jobs_of(node):
@@ -46,7 +48,21 @@ def test_frames_that_fail_are_repaired_together_and_in_order(label, bare_frames)
     assert node.outputs.dataset.frames.column('group').tolist() == ['a', 'sulk', 'sulk twice', 'b']
     assert node.outputs.results['repaired'] == {'1': 'soothe', '2': 'tame'}
     assert [row['repairs'] for row in node.outputs.failures['frames']] == [['soothe', 'tame']]
-    assert len(jobs_of(node)) == 3
+    first, *_, last = jobs = jobs_of(node)
+    assert len(jobs) == 3
+    told = repaired_labels([node])
+    assert told[['frame', 'repair', 'n_failed']].values.tolist() == [[1, 'soothe', 1], [2, 'tame', 2]]
+    assert told['failed_job'].tolist() == [first.pk] * 2
+    assert told['job'].tolist() == [jobs[1].pk, last.pk]
+    assert set(told['kind']) == {'failed'}
+    assert all('SCF not converged' in reason for reason in told['reason'])
+
+
+def test_a_repair_is_told_also_where_the_frames_had_been_cut_out_of_others(label, bare_frames):
+    whole = bare_frames('b', 'a', 'sulk', seed=23).store()
+    parts = cut_frames(whole, orm.Dict({'some': [1, 2]}))
+    told = repaired_labels([label(parts['some'], batch_size=2)])
+    assert told[['frame', 'repair', 'n_failed', 'kind']].values.tolist() == [[1, 'soothe', 1, 'failed']]
 
 
 def test_identical_frames_at_an_identical_level_are_not_computed_again(label, bare_frames):

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
+from aiida.common.links import LinkType
 from aiida.engine import WorkChain
 from plumpy.process_states import ProcessState
 
@@ -43,6 +44,18 @@ class PoolWorkChain(WorkChain):
             return known
         builder.metadata.call_link_label = label
         return self.submit(builder)
+
+    def once(self, label: str, function: Any, *args: Any, **inputs: Any) -> dict[str, Any]:
+        """Return the outputs of a function that is recorded, run once under its label.
+
+        Where a step runs again, what had been computed by then is found.
+        """
+        known = self._started(label)
+        if known is None or not known.is_finished_ok:
+            function(*args, **inputs, metadata={'call_link_label': label})
+            known = self._started(label)
+        assert known is not None
+        return {each.link_label: each.node for each in known.base.links.get_outgoing(link_type=LinkType.CREATE)}
 
     def _started(self, label: str) -> orm.ProcessNode | None:
         """Return the job of a label that lives or has lived.

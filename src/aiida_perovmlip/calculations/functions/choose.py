@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from aiida import orm
 
+from aiida_perovmlip.analysis.committee import mean_and_spread
 from aiida_perovmlip.analysis.farthest import choose_farthest
 from aiida_perovmlip.calculations.functions import recorded
 from aiida_perovmlip.compute.frame import Array
@@ -78,3 +79,34 @@ def _origin(node: orm.ArrayData, name: str) -> Any:
     """Return an input of the job that made the descriptors; None where nothing is known of it."""
     creator = node.creator
     return creator.inputs[name] if creator is not None and name in creator.inputs else None
+
+
+@recorded
+def choose_by_spread(dataset: DatasetData, count: orm.Int, **members: DatasetData) -> DatasetData:
+    """Choose the frames that a committee is least sure of, in energies or in forces; the most uncertain come first.
+
+    The largest spread of a force in a frame and the spread of its energy per atom are each divided by their median over
+    all frames, and the larger of both counts.
+
+    :param count: how many frames to choose.
+    :param members: the same frames in the same order as each member predicts them, at least two.
+    """
+    refuse_other_frames(dataset, members)
+    if count.value > len(dataset):
+        raise ValueError(f'{count.value} frames cannot be chosen out of {len(dataset)}; ask for fewer.')
+    sizes = np.diff(np.concatenate([[0], np.cumsum([len(frame) for frame in dataset])]))
+    energies = np.stack([member.frames.column('energy') for member in members.values()]) / sizes
+    forces = np.stack([np.concatenate([np.asarray(frame.forces) for frame in member]) for member in members.values()])
+    of_energy = mean_and_spread(energies)[1]
+    of_atoms = np.sqrt((mean_and_spread(forces)[1] ** 2).mean(axis=1))
+    of_forces = np.maximum.reduceat(of_atoms, np.concatenate([[0], np.cumsum(sizes)[:-1]]))
+    unsure = np.maximum(*(spread / (np.median(spread) or 1.0) for spread in (of_energy, of_forces)))
+    return dataset.select(np.argsort(-unsure, kind='stable')[: count.value])
+
+
+def refuse_other_frames(dataset: DatasetData, members: dict[str, DatasetData]) -> None:
+    """Refuse predictions that are not of these frames in this order."""
+    wanted = [digest for _, digest, _ in dataset.frames.with_digests()]
+    for name, member in members.items():
+        if [digest for _, digest, _ in member.frames.with_digests()] != wanted:
+            raise ValueError(f'what `{name}` predicts are not the frames of the dataset in their order.')

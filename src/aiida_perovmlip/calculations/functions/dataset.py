@@ -39,11 +39,28 @@ def drop_duplicates(dataset: DatasetData, tolerance: orm.Float) -> DatasetData:
 
 
 @recorded
+def select_frames(dataset: DatasetData, indices: orm.List) -> DatasetData:
+    """Take some frames of a dataset, in the order in which they are named; no frame is copied.
+
+    :param indices: positions of the frames, from 0 on.
+    """
+    return dataset.select(indices.get_list())
+
+
+@recorded
 def select_groups(dataset: DatasetData, groups: orm.List) -> DatasetData:
     """Take the frames of some groups."""
     import numpy as np
 
     return dataset.select(np.isin(dataset.frames.column('group'), groups.get_list()))
+
+
+@recorded
+def name_group(dataset: DatasetData, group: orm.Str) -> DatasetData:
+    """Put all frames of a dataset into one group, under whose name its errors are told."""
+    from dataclasses import replace
+
+    return DatasetData.from_frames((replace(frame, group=group.value) for frame in dataset), dataset.levels or None)
 
 
 @recorded
