@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from query_world import process, put
 
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
@@ -54,27 +55,6 @@ def broken_evaluation() -> Any:
         put(node, 'metrics', orm.Dict({'state': 'not_finite', 'forces': block}))
 
     return make
-
-
-def process(entry_point: str, exit_status: int = 0, **inputs: Any) -> Any:
-    """Return a stored job that looks finished."""
-    from aiida import orm
-    from aiida.common.links import LinkType
-
-    node = orm.CalcJobNode(process_type=f'aiida.calculations:{entry_point}')
-    for label, data in inputs.items():
-        node.base.links.add_incoming(data, LinkType.INPUT_CALC, label)
-    node.set_process_state('finished')
-    node.set_exit_status(exit_status)
-    return node.store()
-
-
-def put(node: Any, label: str, data: Any) -> Any:
-    """Store an output of a job."""
-    from aiida.common.links import LinkType
-
-    data.base.links.add_incoming(node, LinkType.CREATE, label)
-    return data.store()
 
 
 @pytest.fixture

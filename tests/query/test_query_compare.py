@@ -9,7 +9,8 @@ import pytest
 from aiida import orm
 
 from aiida_perovmlip.data.dataset import DatasetData
-from aiida_perovmlip.query.compare import compare, compare_query, compare_records, forgetting_matrix, forgetting_records
+from aiida_perovmlip.query import evaluations, forgetting_matrix
+from aiida_perovmlip.query.compare import evaluations_query, evaluations_records, forgetting_records
 
 FORCES = 'forces_rmse [eV/Å]'
 
@@ -19,7 +20,7 @@ def test_a_row_is_a_potential_a_test_set_and_a_head(make_potential, store_frames
     bulk, slab = store_frames('bulk', 1), store_frames('slab', 2)
     for potential, dataset, error in ((one, bulk, 0.05), (two, bulk, 0.02), (one, slab, 0.3)):
         evaluated(potential, dataset, error)
-    table = compare([one, two])
+    table = evaluations([one, two])
     assert table['potential'].tolist() == [one.pk, two.pk, one.pk]
     assert table['dataset_label'].tolist() == ['bulk', 'bulk', 'slab']
     assert table[FORCES].tolist() == [0.05, 0.02, 0.3]
@@ -34,10 +35,10 @@ def test_the_newest_evaluation_counts_and_the_others_can_be_seen(make_potential,
     potential, bulk = make_potential('newest'), store_frames('bulk', 1)
     evaluated(potential, bulk, 0.9)
     last = evaluated(potential, bulk, 0.1)
-    table = compare([potential])
+    table = evaluations([potential])
     assert table[FORCES].tolist() == [0.1]
     assert table['evaluation'].tolist() == [last.pk]
-    assert sorted(compare([potential], newest=False)[FORCES]) == [0.1, 0.9]
+    assert sorted(evaluations([potential], newest=False)[FORCES]) == [0.1, 0.9]
 
 
 def test_equal_frames_in_two_nodes_are_one_test_set(make_potential, store_frames, evaluated):
@@ -47,7 +48,7 @@ def test_equal_frames_in_two_nodes_are_one_test_set(make_potential, store_frames
     evaluated(one, bulk, 0.1)
     evaluated(two, copy, 0.2)
     for asked in ([bulk], [copy], [bulk, copy]):
-        table = compare([one, two], asked)
+        table = evaluations([one, two], asked)
         assert table['dataset'].tolist() == [bulk.pk] * 2
         assert table['dataset_label'].tolist() == ['bulk'] * 2
         assert table[FORCES].tolist() == [0.1, 0.2]
@@ -59,10 +60,10 @@ def test_potentials_and_datasets_are_named_by_node_pk_or_uuid(make_potential, st
     for potential in (one, two):
         for dataset in (bulk, slab):
             evaluated(potential, dataset, 0.1)
-    assert len(compare([one.pk, two.uuid], [bulk.uuid])) == 2
-    assert len(compare([one], [bulk.pk, slab])) == 2
-    assert len(compare([], None)) == 0
-    assert len(compare([one], [])) == 0
+    assert len(evaluations([one.pk, two.uuid], [bulk.uuid])) == 2
+    assert len(evaluations([one], [bulk.pk, slab])) == 2
+    assert len(evaluations([], None)) == 0
+    assert len(evaluations([one], [])) == 0
 
 
 def test_each_head_has_a_row(make_potential, store_frames, evaluated):
@@ -70,7 +71,7 @@ def test_each_head_has_a_row(make_potential, store_frames, evaluated):
     blocks = {'forces': {'rmse': 0.5}}, {'forces': {'rmse': 0.7}}
     more = {'per_head': dict(zip(('pbe', 'r2scan'), blocks, strict=True)), 'same_level_per_head': {'pbe': True}}
     evaluated(potential, bulk, 0.6, head=None, **more)
-    table = compare([potential])
+    table = evaluations([potential])
     assert dict(zip(table['head'], table[FORCES], strict=True)) == {'pbe': 0.5, 'r2scan': 0.7}
     assert table['same_level'].tolist() == [True, None]
 
@@ -81,7 +82,7 @@ def test_a_head_has_frames_and_state_of_its_own(make_potential, store_frames, ev
     sound = {'energy_per_atom': {'n': 3, 'rmse': 0.1}, 'forces': {'n': 45, 'rmse': 0.7}}
     more = {'state': 'not_finite', 'per_head': {'pbe': broken, 'r2scan': sound}}
     evaluated(potential, mixed, 0.6, 530, head=None, **more)
-    pbe, r2scan = compare_records([potential])
+    pbe, r2scan = evaluations_records([potential])
     assert (pbe['n_frames'], pbe['state'], pbe['not_finite'], pbe['forces_rmse']) == (2, 'not_finite', 'forces', None)
     assert (r2scan['n_frames'], r2scan['state'], r2scan['not_finite'], r2scan['forces_rmse']) == (3, 'finite', '', 0.7)
 
@@ -91,15 +92,15 @@ def test_an_evaluation_that_failed_is_no_number_and_one_that_met_nan_says_so(
 ):
     potential, bulk = make_potential('nan'), store_frames('bulk', 1)
     evaluated(potential, bulk, 0.1, exit_status=400)
-    assert compare([potential]).empty
+    assert evaluations([potential]).empty
     broken_evaluation(potential, bulk)
-    table = compare([potential])
+    table = evaluations([potential])
     assert table['state'].tolist() == ['not_finite']
     assert math.isnan(table[FORCES][0])
 
 
 def test_an_empty_table_has_all_columns(make_potential):
-    assert FORCES in compare([make_potential('lonely')]).columns
+    assert FORCES in evaluations([make_potential('lonely')]).columns
 
 
 def test_the_number_of_queries_does_not_grow(make_potential, store_frames, evaluated, count_queries):
@@ -108,17 +109,17 @@ def test_the_number_of_queries_does_not_grow(make_potential, store_frames, evalu
     for potential in potentials:
         evaluated(potential, bulk, 0.1)
         count_queries.clear()
-        compare_records(pks, [dataset])
+        evaluations_records(pks, [dataset])
         counts.append(len(count_queries))
     assert counts == [2] * 6
-    assert len(compare_records(potentials, [bulk])) == 6
+    assert len(evaluations_records(potentials, [bulk])) == 6
 
 
 def test_the_query_beneath_can_be_narrowed(make_potential, store_frames, evaluated):
     one, two, bulk = make_potential('one'), make_potential('two'), store_frames('bulk', 1)
     evaluated(one, bulk, 0.1)
     evaluated(two, bulk, 2.5)
-    query = compare_query([one, two])
+    query = evaluations_query([one, two])
     assert isinstance(query, orm.QueryBuilder)
     query.add_filter('metrics', {'attributes.forces.rmse': {'>': 2.0}})
     assert [row[0] for row in query.all()] == [two.pk]
@@ -127,7 +128,7 @@ def test_the_query_beneath_can_be_narrowed(make_potential, store_frames, evaluat
 def test_a_record_is_plain_json(make_potential, store_frames, evaluated):
     potential, bulk = make_potential('one'), store_frames('bulk', 1)
     evaluated(potential, bulk, 0.1)
-    assert json.loads(json.dumps(compare_records([potential.pk], [bulk.pk]), allow_nan=False))
+    assert json.loads(json.dumps(evaluations_records([potential.pk], [bulk.pk]), allow_nan=False))
 
 
 @pytest.fixture
@@ -210,11 +211,11 @@ def test_copies_that_caching_has_made_count_once(make_potential, store_frames, e
     clone = evaluated(copy, bulk, 0.1)
     clone.base.extras.set('_aiida_cached_from', original.uuid)
     for newest in (True, False):
-        (record,) = compare_records(datasets=[bulk], newest=newest)
+        (record,) = evaluations_records(datasets=[bulk], newest=newest)
         assert (record['potential'], record['evaluation']) == (one.pk, original.pk)
-    (record,) = compare_records([copy], [bulk])
+    (record,) = evaluations_records([copy], [bulk])
     assert (record['potential'], record['evaluation']) == (copy.pk, clone.pk)
-    assert [record['potential'] for record in compare_records([one, copy], [bulk])] == [one.pk, copy.pk]
+    assert [record['potential'] for record in evaluations_records([one, copy], [bulk])] == [one.pk, copy.pk]
 
 
 def test_the_newest_evaluation_may_be_a_copy_of_an_older_one(make_potential, store_frames, evaluated):
@@ -223,9 +224,9 @@ def test_the_newest_evaluation_may_be_a_copy_of_an_older_one(make_potential, sto
     second = evaluated(one, bulk, 0.5)
     newest = evaluated(one, bulk, 0.1)
     newest.base.extras.set('_aiida_cached_from', original.uuid)
-    (record,) = compare_records([one], [bulk])
+    (record,) = evaluations_records([one], [bulk])
     assert record['evaluation'] == newest.pk
-    every = compare_records([one], [bulk], newest=False)
+    every = evaluations_records([one], [bulk], newest=False)
     assert {record['evaluation'] for record in every} == {original.pk, second.pk}
 
 

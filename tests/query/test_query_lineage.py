@@ -7,7 +7,7 @@ from aiida import orm
 from aiida.common.links import LinkType
 from aiida.manage import get_manager
 
-from aiida_perovmlip.query.lineage import lineage, lineage_records
+from aiida_perovmlip.query.stages import lineage, lineage_records
 
 
 def test_an_imported_potential_has_one_stage_and_no_training(make_potential):

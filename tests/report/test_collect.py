@@ -10,7 +10,10 @@ from aiida_perovmlip.calculations.functions.dataset import split_dataset
 from aiida_perovmlip.calculations.train import TrainCalculation
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.report import collect
-from aiida_perovmlip.report.collect import choose_points, potential_report, write_report
+from aiida_perovmlip.report.card import card_of
+from aiida_perovmlip.report.collect import choose_points, potential_report
+from aiida_perovmlip.report.quantities import write_number
+from aiida_perovmlip.report.writing import page_of, write_report
 
 
 def run(process, code, **inputs):
@@ -137,3 +140,59 @@ def test_the_page_is_written_with_all_its_figures(story, tmp_path):
     for name in ('parity-energy', 'parity-forces', 'parity-stress', 'training-curve', 'lineage'):
         assert f'<figure id="{name}"' in page
     assert story['potential'].uuid in page
+
+
+@pytest.mark.browser
+def test_the_page_of_a_potential_is_shown_with_its_methods(story, check_page):
+    page = check_page(story['potential'], 'parity-energy', 'training-curve', 'lineage')
+    assert 'A reference potential with a cutoff of' in page
+    assert 'Huber et al. (2020)' in page
+
+
+@pytest.mark.browser
+def test_several_potentials_are_shown_side_by_side(story, python_code, check_page):
+    inputs = {name: story['process'].inputs[name] for name in ('training', 'validation')}
+    trained, _ = run(TrainCalculation, python_code, architecture='reference', seed=4, **inputs)
+    other, test = trained['potential'], story['evaluation'].inputs.dataset
+    run(EvaluateCalculation, python_code, potential=other, dataset=test)
+    page = check_page([story['potential'], other], 'errors')
+    assert '2 potentials side by side' in page
+    assert page.count('<tr>') >= 5
+
+
+@pytest.mark.browser
+def test_the_page_of_a_dataset_shows_its_labels_structures_and_uses(story, check_page):
+    dataset = story['process'].inputs.training
+    page = check_page(dataset, 'distribution-energy', 'distribution-forces', 'lineage')
+    assert 'Processes that took this dataset' in page
+    assert story['process'].uuid in page
+
+
+def test_nodes_of_two_kinds_are_not_compared_and_others_have_no_page(story):
+    with pytest.raises(ValueError, match='one page compares nodes of one kind'):
+        page_of([story['potential'], story['process'].inputs.training])
+    with pytest.raises(ValueError, match=r'is a Train<reference>; a page is made of a potential, a dataset'):
+        page_of(story['process'])
+    with pytest.raises(ValueError, match='a page of several nodes is not made of a dataset'):
+        page_of([story['process'].inputs.training, story['process'].inputs.validation])
+
+
+def test_the_card_of_a_potential_says_what_its_user_has_to_know(story):
+    card = card_of(story['potential'])
+    training, test = story['process'].inputs.training, story['evaluation'].inputs.dataset
+    assert story['potential'].content_hash in card
+    assert training.content_hash[:16] in card
+    assert f"orm.load_node('{story['process'].uuid}').get_builder_restart()" in card
+    assert f'| Dataset {test.pk} | test | Forces |' in card
+    assert 'It knows the elements Cs, I, Pb and no others.' in card
+    assert 'No force that it has learned is larger than' in card
+    assert 'was not evaluated on frames' not in card
+    rmse = 1e3 * story['evaluation'].outputs.metrics['forces']['rmse']
+    assert f'| {write_number(rmse)} |' in card
+
+
+def test_the_training_of_a_card_starts_again_with_the_same_inputs(story):
+    builder = orm.load_node(story['process'].uuid).get_builder_restart()
+    inputs = builder._inputs(prune=True)
+    assert inputs['training'].uuid == story['process'].inputs.training.uuid
+    assert inputs['seed'].value == 3

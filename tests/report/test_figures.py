@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 
 from aiida_perovmlip.report.contents import Curve, Parity
-from aiida_perovmlip.report.figures import MOST_MARKERS, describe_parity, plot_curve, plot_parity
+from aiida_perovmlip.report.figures import MOST_MARKERS, describe_parity, draw_curve, draw_parity
+from aiida_perovmlip.report.svg import write_svg
 
 SVG = '{http://www.w3.org/2000/svg}'
 HOSTILE = '</text><script>alert(1)</script> $x_$ "&\x00'
+
+
+def plot_parity(parity, metrics=None, name='plot', uuids=()):
+    return write_svg(draw_parity(parity, metrics), name, describe_parity(parity, metrics), uuids)
+
+
+def plot_curve(curve):
+    return write_svg(draw_curve(curve), 'plot', 'a curve')
 
 
 def texts(svg):

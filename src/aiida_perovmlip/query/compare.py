@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiida_perovmlip.query.lineage import EVALUATE, lineage_records
+from aiida_perovmlip.query.filters import Record, among, level_in_words, listed, time_of
+from aiida_perovmlip.query.nodes import potentials_records, trained_query
+from aiida_perovmlip.query.stages import EVALUATE, lineage_records
 
 if TYPE_CHECKING:
     from aiida.orm import QueryBuilder
-    from pandas import DataFrame
+
+    from aiida_perovmlip.query.table import Table
 
 UNITS = {'energy_per_atom': 'eV/atom', 'forces': 'eV/Å', 'stress': 'eV/Å³'}
 """Unit of the errors of each quantity."""
@@ -33,20 +36,42 @@ METRICS = (
 EXIT_CODES = (0, 530)
 """Evaluations that came to their end: those that succeeded, and those that met predictions which are not finite."""
 
-Record = dict[str, Any]
+COLUMNS = {
+    'potential': '',
+    'potential_label': '',
+    'architecture': '',
+    'dataset': '',
+    'dataset_label': '',
+    'n_frames': '',
+    'head': '',
+    'level': '',
+    **{f'{quantity}_{error}': unit for quantity, unit in UNITS.items() for error in ERRORS},
+    'state': '',
+    'not_finite': '',
+    'same_level': '',
+    'speed': 'µs/atom',
+    'peak_memory': 'MB',
+    'device': '',
+    'evaluation': '',
+    'evaluated': '',
+    'potential_uuid': '',
+    'potential_content': '',
+    'content': '',
+}
+"""The columns of the table of evaluations with their units."""
 
 
-def compare_query(
+def evaluations_query(
     potentials: Iterable[Any] | None = None, datasets: Iterable[Any] | None = None, newest: bool = True
 ) -> QueryBuilder:
-    """Return the query beneath `compare`: an evaluation with its potential, its dataset and its metrics a row.
+    """Return the query beneath `evaluations`: an evaluation with its potential, its dataset and its metrics a row.
 
     It can be narrowed further: its tags are `potential`, `evaluation`, `dataset` and `metrics`. What the attributes
     hold is described in the topic on metrics.
 
     :param potentials: nodes, PKs or UUIDs; None for all.
     :param datasets: nodes, PKs or UUIDs; None for all. Datasets of the same content count as one.
-    :param newest: order by age, the newest first, as `compare` needs it.
+    :param newest: order by age, the newest first, as `evaluations` needs it.
     """
     from aiida import orm
 
@@ -86,13 +111,13 @@ def compare_query(
     return query.order_by({'evaluation': {'id': 'desc'}}) if newest else query
 
 
-def compare_records(
+def evaluations_records(
     potentials: Iterable[Any] | None = None, datasets: Iterable[Any] | None = None, newest: bool = True
 ) -> list[Record]:
-    """Return a record for each potential, test set and head, as plain values; see `compare`."""
+    """Return a record for each potential, test set and head, as plain values; see `evaluations`."""
     seen: set[tuple[Any, ...]] = set()
     names: dict[str, tuple[int, str]] = {}
-    rows = compare_query(potentials, datasets).all()
+    rows = evaluations_query(potentials, datasets).all()
     evaluated = {row[7]: row[0] for row in rows}
     records = []
     for row in rows:
@@ -111,10 +136,10 @@ def compare_records(
     return sorted(records, key=lambda record: (record['dataset'], record['head'], record['potential']))
 
 
-def compare(
+def evaluations(
     potentials: Iterable[Any] | None = None, datasets: Iterable[Any] | None = None, newest: bool = True
-) -> DataFrame:
-    """Return the errors of potentials on the test sets that they were evaluated on, in one pandas table.
+) -> Table:
+    """Return the errors of potentials on the test sets that they were evaluated on.
 
     A row is a potential, a test set and a head. Test sets of the same content count as one, under the smallest PK, and
     an evaluation that caching has copied counts once; that of an equal potential has a row of its own where both
@@ -126,25 +151,10 @@ def compare(
     :param datasets: nodes, PKs or UUIDs; None for all.
     :param newest: keep the newest evaluation alone where there are several of one potential, test set and head.
     """
-    import pandas
+    from aiida_perovmlip.query.table import table_of
 
-    records = compare_records(potentials, datasets, newest)
-    columns = columns_of()
-    named = headings(columns)
-    numbers = {name: float for name in columns if named[name] != name}
-    return pandas.DataFrame(records, columns=columns).astype(numbers).rename(columns=named)
-
-
-def columns_of() -> list[str]:
-    """Return the names of the columns of a record."""
-    return list(_record_of((None,) * 16, {}, '', {}))
-
-
-def headings(columns: Sequence[str]) -> dict[str, str]:
-    """Return the names of columns with their units, by their names in records."""
-    units = {f'{quantity}_{error}': unit for quantity, unit in UNITS.items() for error in ERRORS}
-    units |= {'speed': 'µs/atom', 'peak_memory': 'MB'}
-    return {name: f'{name} [{units[name]}]' if name in units else name for name in columns}
+    wanted, sets = listed(potentials), listed(datasets)
+    return table_of(evaluations_records(wanted, sets, newest), COLUMNS, [evaluations_query(wanted, sets)])
 
 
 def forgetting_records(potential: Any, datasets: Iterable[Any] | None = None) -> tuple[list[Record], list[Record]]:
@@ -153,12 +163,12 @@ def forgetting_records(potential: Any, datasets: Iterable[Any] | None = None) ->
     :param datasets: nodes, PKs or UUIDs; None for all.
     """
     stages = lineage_records(potential)
-    return stages, compare_records([stage['potential'] for stage in stages], datasets)
+    return stages, evaluations_records([stage['potential'] for stage in stages], datasets)
 
 
 def forgetting_matrix(
     potential: Any, quantity: str = 'forces', error: str = 'rmse', datasets: Iterable[Any] | None = None
-) -> DataFrame:
+) -> Table:
     """Return what each stage of a potential's lineage knows of each test set: a row a stage, a column a test set.
 
     A test set with labels of several levels of theory has a column for each level. A column whose errors grow
@@ -170,25 +180,63 @@ def forgetting_matrix(
     :param error: `mae` or `rmse`.
     :param datasets: nodes, PKs or UUIDs; None for all.
     """
-    import pandas
-
     error_name(quantity, error)
     stages, records = forgetting_records(potential, datasets)
-    columns, rows = forgetting_cells(stages, records, quantity, error)
-    table = pandas.DataFrame(
-        rows,
-        index=pandas.Index([stage['potential'] for stage in stages], name='potential'),
-        columns=pandas.Index(columns, name='test set'),
-        dtype=float,
-    )
-    table.attrs |= {'quantity': quantity, 'error': error, 'unit': UNITS[quantity]}
+    queries = [evaluations_query([stage['potential'] for stage in stages], datasets)]
+    table = _matrix(stages, records, quantity, error, queries)
+    table.index = table.index.get_level_values('potential')
     return table
+
+
+def compare_strategies(
+    datasets: Iterable[Any] | None = None,
+    quantity: str = 'forces',
+    error: str = 'rmse',
+    potentials: Iterable[Any] | None = None,
+) -> Table:
+    """Return the errors of potentials by the strategy that they were trained with: a column is a test set.
+
+    The rows are strategies, and the potentials of each; a potential that no training made has none. Cells and `attrs`
+    are those of `forgetting_matrix`.
+
+    :param datasets: nodes, PKs or UUIDs; None for all.
+    :param quantity: `energy_per_atom`, `forces` or `stress`.
+    :param error: `mae` or `rmse`.
+    :param potentials: nodes, PKs or UUIDs; None for all that were evaluated.
+    """
+    error_name(quantity, error)
+    wanted, sets = listed(potentials), listed(datasets)
+    records = evaluations_records(wanted, sets)
+    evaluated = {record['potential'] for record in records}
+    known = [record for record in potentials_records(wanted) if record['potential'] in evaluated]
+    known.sort(key=lambda record: (record['strategy'] or '', record['potential']))
+    return _matrix(known, records, quantity, error, [trained_query(wanted), evaluations_query(wanted, sets)])
+
+
+def _matrix(
+    potentials: Sequence[Record],
+    records: Sequence[Record],
+    quantity: str,
+    error: str,
+    queries: Iterable[QueryBuilder],
+) -> Table:
+    """Return a table of errors: a row is a potential, a column a test set."""
+    from pandas import DataFrame, Index, MultiIndex
+
+    from aiida_perovmlip.query.table import with_queries
+
+    columns, rows = forgetting_cells(potentials, records, quantity, error)
+    names = ['strategy', 'potential', 'potential_label']
+    index = MultiIndex.from_tuples([tuple(record[name] for name in names) for record in potentials], names=names)
+    frame = DataFrame(rows, index=index, columns=Index(columns, name='test set'), dtype=float)
+    frame.attrs |= {'quantity': quantity, 'error': error, 'unit': UNITS[quantity]}
+    return with_queries(frame, queries)
 
 
 def forgetting_cells(
     stages: Sequence[Record], records: Sequence[Record], quantity: str, error: str
 ) -> tuple[list[str], list[list[float | None]]]:
-    """Return the names of the columns of a forgetting matrix, and a row of errors for each stage."""
+    """Return the names of the columns of a matrix of errors, and a row for each stage or potential."""
     columns = level_columns(records)
     cells = {
         (record['potential_content'], column): cell_value(record, quantity, error)
@@ -208,8 +256,8 @@ def level_columns(records: Sequence[Record]) -> list[str]:
     for record in records:
         levels.setdefault(record['content'], set()).add(record['level'])
     names = [
-        f'{_dataset_name(record)} {record["level"]}'.rstrip() if len(levels[record['content']]) > 1
-        else _dataset_name(record)
+        f'{dataset_name(record)} {record["level"]}'.rstrip() if len(levels[record['content']]) > 1
+        else dataset_name(record)
         for record in records
     ]  # fmt: skip
     count = Counter((record['potential_content'], name) for record, name in zip(records, names, strict=True))
@@ -237,11 +285,12 @@ def cell_value(record: Mapping[str, Any], quantity: str, error: str) -> float | 
 
 def column_name(record: Mapping[str, Any]) -> str:
     """Return what to call a test set and a head in one word."""
-    name = _dataset_name(record)
+    name = dataset_name(record)
     return name if record['head'] in ('default', 'Default') else f'{name} {record["head"]}'
 
 
-def _dataset_name(record: Mapping[str, Any]) -> str:
+def dataset_name(record: Mapping[str, Any]) -> str:
+    """Return what to call a test set."""
     return f'{record["dataset_label"]} ({record["dataset"]})' if record['dataset_label'] else str(record['dataset'])
 
 
@@ -291,7 +340,7 @@ def _record_of(row: Sequence[Any], metrics: Mapping[str, Any], head: str, errors
         'peak_memory': metrics.get('peak_memory_mb'),
         'device': metrics.get('device'),
         'evaluation': row[6],
-        'evaluated': row[8].isoformat(timespec='seconds') if row[8] else None,
+        'evaluated': time_of(row[8]),
         'potential_uuid': row[1],
         'potential_content': row[5],
         'content': row[13],
@@ -300,21 +349,9 @@ def _record_of(row: Sequence[Any], metrics: Mapping[str, Any], head: str, errors
 
 def _level_of(levels: Mapping[str, Any], head: str) -> str:
     """Return the level of theory of the labels that a head was compared with, in words; nothing where none is known."""
-    from aiida_perovmlip.compute.level import Level
-
     named = {name.replace('.', '_'): level for name, level in levels.items()}
     found = next(iter(levels.values())) if len(levels) == 1 else named.get(head.replace('.', '_'))
-    return str(Level.from_dict(found)) if found else ''
-
-
-def among(nodes: Iterable[Any] | None) -> dict[str, Any]:
-    """Return a filter for nodes, PKs and UUIDs."""
-    if nodes is None:
-        return {}
-    identifiers = [getattr(node, 'pk', node) for node in nodes]
-    pks = [entry for entry in identifiers if isinstance(entry, int)]
-    uuids = [entry for entry in identifiers if not isinstance(entry, int)]
-    return {'or': [{'id': {'in': pks or [-1]}}, {'uuid': {'in': uuids or ['none']}}]}
+    return level_in_words(found) if found else ''
 
 
 def _of_content(datasets: Iterable[Any] | None) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aiida_perovmlip import __version__
+from aiida_perovmlip.query.stages import EVALUATE
 from aiida_perovmlip.report.contents import (
     Array,
     Curve,
@@ -23,10 +24,9 @@ from aiida_perovmlip.report.contents import (
     PotentialReport,
     TrainingRecord,
 )
-from aiida_perovmlip.report.page import render
 
-EVALUATION = 'aiida.calculations:perovmlip.evaluate'
-"""The process type of an evaluation."""
+THIS_PAGE = 'aiida-perovmlip (this page)'
+"""What the version of this package is told as; that of the jobs may be another."""
 
 MOST_POINTS = 20_000
 """Points of a parity plot; of more, as many are drawn by lot with a fixed seed."""
@@ -36,13 +36,6 @@ MOST_NODES = 60
 
 MOST_EVALUATIONS = 10
 """Evaluations in a lineage; the latest are kept."""
-
-
-def write_report(node: Any, path: str | Path) -> Path:
-    """Write the page of a stored potential and return where it is."""
-    path = Path(path)
-    path.write_text(render(potential_report(node)), encoding='utf-8')
-    return path
 
 
 def potential_report(node: Any, created: str | None = None) -> PotentialReport:
@@ -90,7 +83,7 @@ def _output_node(process: Any, label: str) -> Any:
     return links[0].node if links else None
 
 
-def _inputs(process: Any) -> dict[str, Any]:
+def inputs_of(process: Any) -> dict[str, Any]:
     """Return the inputs of a process by label."""
     from aiida.common.links import LinkType
 
@@ -149,7 +142,7 @@ def _range(limits: Any) -> tuple[float, float] | None:
 
 def describe_inputs(training: Any) -> Iterator[DatasetCard]:
     """Yield the cards of the datasets that a training used."""
-    inputs = _inputs(training)
+    inputs = inputs_of(training)
     for role in ('training', 'validation'):
         if role in inputs:
             yield describe_dataset(inputs[role], role)
@@ -157,7 +150,7 @@ def describe_inputs(training: Any) -> Iterator[DatasetCard]:
 
 def describe_training(process: Any, results: Mapping[str, Any]) -> TrainingRecord:
     """Return what is known of a training."""
-    inputs = _inputs(process)
+    inputs = inputs_of(process)
     seconds = results.get('seconds', {})
     return TrainingRecord(
         uuid=process.uuid,
@@ -192,20 +185,20 @@ def find_evaluations(node: Any) -> list[Any]:
     from aiida.common.links import LinkType
 
     links = node.base.links.get_outgoing(link_type=LinkType.INPUT_CALC, link_label_filter='potential').all()
-    processes = {link.node.pk: link.node for link in links if link.node.process_type == EVALUATION}
+    processes = {link.node.pk: link.node for link in links if link.node.process_type == EVALUATE}
     return [processes[pk] for pk in sorted(processes) if _has_measured(processes[pk])]
 
 
 def _has_measured(process: Any) -> bool:
     """Whether an evaluation left metrics of a dataset."""
-    if not process.is_finished or 'dataset' not in _inputs(process):
+    if not process.is_finished or 'dataset' not in inputs_of(process):
         return False
     return bool(_output(process, 'metrics'))
 
 
 def describe_evaluation(process: Any) -> EvaluationSection:
     """Return errors and parities of one evaluation."""
-    dataset = _inputs(process)['dataset']
+    dataset = inputs_of(process)['dataset']
     predictions = _output_node(process, 'predictions')
     return EvaluationSection(
         dataset=describe_dataset(dataset),
@@ -277,20 +270,18 @@ def choose_points(n_points: int, most: int) -> Array:
 
 def _versions(training: Any, evaluations: list[Any]) -> dict[str, str]:
     """Return the versions that the jobs reported, and that of this package."""
-    from aiida_perovmlip import __version__
-
     versions: dict[str, str] = {}
     for process in [*reversed(evaluations), training]:
         versions |= {
             name: str(version) for name, version in (_output(process, 'results').get('versions') or {}).items()
         }
-    return {**versions, 'aiida-perovmlip (this page)': __version__}
+    return {**versions, THIS_PAGE: __version__}
 
 
-def trace(node: Any, evaluations: list[Any]) -> Lineage:
-    """Return the ancestors of a potential, and what was measured of it on which datasets."""
-    shown = evaluations[-MOST_EVALUATIONS:]
-    datasets = [_inputs(process)['dataset'] for process in shown]
+def trace(node: Any, evaluations: Sequence[Any] = ()) -> Lineage:
+    """Return the ancestors of a node, and of a potential what was measured of it on which datasets."""
+    shown = list(evaluations)[-MOST_EVALUATIONS:]
+    datasets = [inputs_of(process)['dataset'] for process in shown]
     nodes, is_complete = _walk([node, *datasets], MOST_NODES - 2 * len(shown))
     for process in shown:
         nodes |= {found.uuid: found for found in (process, _output_node(process, 'metrics'))}
@@ -347,7 +338,7 @@ def _codes_of(process: Any) -> str:
     """Return the codes that a process ran, which are no nodes of their own in the drawing."""
     from aiida.orm import Code
 
-    codes = sorted(node.full_label for node in _inputs(process).values() if isinstance(node, Code))
+    codes = sorted(node.full_label for node in inputs_of(process).values() if isinstance(node, Code))
     return f'ran {", ".join(codes)}' if codes else ''
 
 
@@ -364,7 +355,8 @@ def _facts_of(node: Any) -> str:
     """Return what is worth knowing of a datum in one line, from its attributes alone."""
     attributes = node.base.attributes
     if attributes.get('n_frames', None) is not None:
-        return f'{attributes.get("n_frames")} frames, {attributes.get("n_atoms")} atoms'
+        atoms = attributes.get('n_atoms', None)
+        return f'{attributes.get("n_frames")} frames{"" if atoms is None else f", {atoms} atoms"}'
     if attributes.get('architecture', None) is not None:
         return f'{attributes.get("architecture")}, {", ".join(attributes.get("elements", []))}'
     value = attributes.get('value', None)

@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 
 from aiida_perovmlip.report.contents import METRIC_OF, Array, Curve, Parity, Quantity
-from aiida_perovmlip.report.quantities import milli_of, shorten, to_number, write_count, write_number, write_power
+from aiida_perovmlip.report.quantities import (
+    milli_of,
+    shorten,
+    to_number,
+    write_count,
+    write_number,
+    write_number_of,
+    write_power,
+)
 from aiida_perovmlip.report.style import ACCENT, INK, MARKERS, MUTED, RULE, SERIES, SETTINGS, SURFACE
-from aiida_perovmlip.report.svg import write_svg
 
 MOST_MARKERS = 5000
 """Above this number of points a density is drawn instead, which is smaller and shows more."""
@@ -28,13 +35,10 @@ _MOST_CATEGORIES = len(SERIES)
 _DENSITY_STEPS = 8
 
 
-def plot_parity(
-    parity: Parity, metrics: Mapping[str, Any] | None = None, *, name: str = '', uuids: Sequence[str] = ()
-) -> str:
-    """Draw predicted against reference values, with the distribution of their differences.
+def draw_parity(parity: Parity, metrics: Mapping[str, Any] | None = None) -> Any:
+    """Return a figure of predicted against reference values, with the distribution of their differences.
 
     :param metrics: errors of all points by name (`rmse`, `mae`, `r2`), in the unit of the parity.
-    :param name: prefix of all ids in the SVG.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -49,7 +53,7 @@ def plot_parity(
             _draw_points(axes, parity, factor)
             _draw_residuals(axes, parity)
         _write_errors(axes, parity, metrics or {})
-        return write_svg(figure, name or f'parity-{parity.quantity}', describe_parity(parity, metrics), uuids)
+        return figure
 
 
 def describe_parity(parity: Parity, metrics: Mapping[str, Any] | None = None) -> str:
@@ -243,8 +247,8 @@ class _Panel:
     lines: tuple[_Line, ...]
 
 
-def plot_curve(curve: Curve, *, name: str = 'training-curve', uuids: Sequence[str] = ()) -> str:
-    """Draw loss and errors against the training step, one panel each, on logarithmic axes."""
+def draw_curve(curve: Curve) -> Any:
+    """Return a figure of loss and errors against the training step, one panel each, on logarithmic axes."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -258,13 +262,13 @@ def plot_curve(curve: Curve, *, name: str = 'training-curve', uuids: Sequence[st
             _draw_panel(figure.add_subplot(1, len(panels), number), panel)
         if not panels:
             figure.text(0.5, 0.5, 'No positive value was recorded.', ha='center', color=MUTED)
-        return write_svg(figure, name, describe_curve(curve), uuids)
+        return figure
 
 
 def describe_curve(curve: Curve) -> str:
     """Say in words what the training curve shows."""
     shown = ', '.join(panel.title.lower() for panel in _panels(curve)) or 'nothing'
-    return f'Course of {shown} over {write_count(len(curve.steps))} training steps, on logarithmic axes'
+    return f'Course of {shown} over {write_number_of(len(curve.steps), "training step")}, on logarithmic axes'
 
 
 def _panels(curve: Curve) -> tuple[_Panel, ...]:

@@ -43,6 +43,11 @@ def write_count(value: Any) -> str:
     return write_number(value) if number is None else f'{number:,.0f}'.replace(',', '\u202f')
 
 
+def write_number_of(count: int, noun: str) -> str:
+    """Write how many of something there are, such as `2 jobs`."""
+    return f'{write_count(count)} {noun}{"" if count == 1 else "s"}'
+
+
 def write_range(limits: tuple[float, float] | None, digits: int = 2) -> str:
     """Write an interval."""
     if limits is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 INK = '#1c242b'
 MUTED = '#5d6872'
@@ -82,3 +83,30 @@ def themed(colour: str) -> str:
         if value == colour:
             return f'var(--{name}, {colour})'
     return colour
+
+
+SUPERSCRIPTS = str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹')
+FEW_DECADES = 1.3
+"""An axis of fewer decades has labels between the powers of ten."""
+
+
+def scale_by_powers(axes: Any, direction: Literal['x', 'y'] = 'y') -> None:
+    """Make an axis of drawn values logarithmic, with labels that are text and no mathematics."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set(**{f'{direction}scale': 'log'})
+    axis = getattr(axes, f'{direction}axis')
+    low, high = axis.get_view_interval()
+    if math.log10(high / low) < FEW_DECADES:
+        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: write_power(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def write_power(value: float) -> str:
+    """Return a positive number as a label: plain where it is of a handy size, else with a power of ten."""
+    if not 0.01 <= value < 1e4:
+        digits, _, exponent = f'{value:.0e}'.partition('e')
+        power = f'10{str(int(exponent)).translate(SUPERSCRIPTS)}'
+        return power if digits == '1' else f'{digits}·{power}'
+    return f'{value:g}'

@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from aiida_perovmlip.report.quantities import shorten
-from aiida_perovmlip.report.style import themed
+from aiida_perovmlip.report.style import SETTINGS, themed
 
 SVG = 'http://www.w3.org/2000/svg'
 XLINK = 'http://www.w3.org/1999/xlink'
@@ -25,6 +25,7 @@ PIXELS_PER_POINT = 1.28
 """Size on the page at which the smallest text is still read with ease."""
 
 _REFERENCE = re.compile(r'url\(#([^)]+)\)')
+_VARIABLE = re.compile(r'var\(--[a-z0-9-]+, (#[0-9a-f]{6})\)')
 _COLOUR = re.compile(r'#[0-9a-f]{6}\b')
 
 
@@ -43,7 +44,9 @@ def write_svg(figure: Any, name: str, description: str, uuids: Sequence[str] = (
         'Creator': None,
         'Type': None,
     }
-    with warnings.catch_warnings():
+    import matplotlib
+
+    with warnings.catch_warnings(), matplotlib.rc_context(dict(SETTINGS)):
         # Only the width of a missing glyph is guessed; the reader's font draws it.
         warnings.filterwarnings('ignore', message='.*[Gg]lyph.*missing')
         figure.savefig(buffer, format='svg', metadata=metadata)
@@ -62,6 +65,17 @@ def adapt_svg(content: bytes, name: str, description: str) -> str:
     for prefix, uri in NAMESPACES.items():
         ElementTree.register_namespace(prefix, uri)
     return ElementTree.tostring(root, encoding='unicode')
+
+
+def stand_alone(svg: str) -> str:
+    """Return an SVG of a page as one of its own: with a size, and in the colours of light paper."""
+    root = ElementTree.fromstring(svg)
+    _, _, width, height = root.get('viewBox', '0 0 1 1').split()
+    root.set('width', width)
+    root.set('height', height)
+    for prefix, uri in NAMESPACES.items():
+        ElementTree.register_namespace(prefix, uri)
+    return _VARIABLE.sub(r'\1', ElementTree.tostring(root, encoding='unicode'))
 
 
 def _clean(root: ElementTree.Element) -> None:

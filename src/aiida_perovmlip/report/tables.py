@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from aiida_perovmlip.report.contents import DatasetCard, NodeMark
-from aiida_perovmlip.report.quantities import milli_of, shorten, to_number, write_count, write_number
+from aiida_perovmlip.report.quantities import MISSING, milli_of, shorten, to_number, write_count, write_number
 
 QUANTITIES = {'energy_per_atom': 'Energy', 'forces': 'Forces', 'stress': 'Stress'}
 UNITS = {'energy_per_atom': 'eV/atom', 'forces': 'eV/Å', 'stress': 'eV/Å³'}
@@ -41,11 +41,40 @@ class Cell:
 class Table:
     """A table with a caption; `is_sortable` where its order says nothing."""
 
+    template: ClassVar[str] = 'table'
+
     name: str
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     is_sortable: bool = True
+
+
+@dataclass(frozen=True)
+class Field:
+    """How an entry of a record becomes a cell: its name, the head of its column, and what its number is times."""
+
+    name: str
+    title: str
+    unit: str = ''
+    factor: float = 1.0
+    is_number: bool = True
+
+    def cell(self, record: Mapping[str, Any]) -> Cell:
+        """Return the cell of a record; a dash where it has no such entry."""
+        value = record.get(self.name)
+        if not self.is_number:
+            return Cell(shorten(MISSING if value in (None, '') else str(value), 200), is_code=self.name == 'uuid')
+        if isinstance(value, int) and not isinstance(value, bool) and self.factor == 1.0:
+            return Cell(write_count(value) if self.name != 'pk' else str(value), float(value))
+        number = to_number(value)
+        return Cell(write_number(None if number is None else number * self.factor), number)
+
+
+def tabulate(name: str, caption: str, fields: Sequence[Field], records: Iterable[Mapping[str, Any]]) -> Table:
+    """Return a row for each record."""
+    columns = tuple(Column(field.title, field.unit, field.is_number) for field in fields)
+    return Table(name, caption, columns, tuple(tuple(field.cell(record) for field in fields) for record in records))
 
 
 def count_cell(value: Any, share: float | None = None) -> Cell:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aiida_perovmlip.query.filters import Record, among, time_of
+
 if TYPE_CHECKING:
     from aiida.orm import QueryBuilder
-    from pandas import DataFrame
+
+    from aiida_perovmlip.query.table import Table
 
 EVALUATE = 'aiida.calculations:perovmlip.evaluate'
 """The process type of an evaluation."""
@@ -14,7 +17,23 @@ EVALUATE = 'aiida.calculations:perovmlip.evaluate'
 TRAIN = 'aiida.calculations:perovmlip.%train%'
 """Pattern of the process types of trainings."""
 
-Record = dict[str, Any]
+
+def with_training(query: QueryBuilder, potential: str, project: list[str]) -> QueryBuilder:
+    """Append the training that made a potential to a query, under the tag `training`.
+
+    :param potential: the tag of the potential.
+    :param project: what is asked of the training.
+    """
+    from aiida import orm
+
+    return query.append(
+        orm.CalcJobNode,
+        tag='training',
+        with_outgoing=potential,
+        edge_filters={'label': 'potential'},
+        filters={'process_type': {'like': TRAIN}},
+        project=project,
+    )
 
 
 def trainings_query(potential: Any) -> QueryBuilder:
@@ -26,15 +45,7 @@ def trainings_query(potential: Any) -> QueryBuilder:
     """
     from aiida import orm
 
-    query = _above(potential)
-    query.append(
-        orm.CalcJobNode,
-        tag='training',
-        with_outgoing='focus',
-        edge_filters={'label': 'potential'},
-        filters={'process_type': {'like': TRAIN}},
-        project=['id', 'ctime', 'attributes.exit_status'],
-    )
+    query = with_training(_above(potential), 'focus', ['id', 'ctime', 'attributes.exit_status'])
     query.append(
         orm.Dict,
         tag='results',
@@ -49,15 +60,7 @@ def inputs_query(potential: Any) -> QueryBuilder:
     """Return the query for what that training had: an input a row, with the label of its link; tag `input`."""
     from aiida import orm
 
-    query = _above(potential)
-    query.append(
-        orm.CalcJobNode,
-        tag='training',
-        with_outgoing='focus',
-        edge_filters={'label': 'potential'},
-        filters={'process_type': {'like': TRAIN}},
-        project=['id', 'ctime'],
-    )
+    query = with_training(_above(potential), 'focus', ['id', 'ctime'])
     query.append(
         orm.Data,
         tag='input',
@@ -96,16 +99,19 @@ def lineage_records(potential: Any) -> list[Record]:
     return [{'stage': stage, **record} for stage, record in enumerate(reversed(stages.values()))]
 
 
-def lineage(potential: Any) -> DataFrame:
+def lineage(potential: Any) -> Table:
     """Return the stages from which a potential comes, the oldest first: a potential, and the training that made it.
 
     The first has no training where it was imported. Chains in between do not matter.
 
     :param potential: node, PK or UUID.
     """
-    import pandas
+    from pandas import DataFrame
 
-    return pandas.DataFrame(lineage_records(potential)).set_index('stage')
+    from aiida_perovmlip.query.table import with_queries
+
+    stages = lineage_records(potential)
+    return with_queries(DataFrame(stages).set_index('stage'), [inputs_query(stage['potential']) for stage in stages])
 
 
 def _training_of(potential: int) -> tuple[list[Any] | None, dict[str, list[Any]]]:
@@ -129,7 +135,7 @@ def _stage(node: list[Any], training: list[Any] | None, had: dict[str, list[Any]
         'architecture': node[3],
         'training': training[0] if training is not None else None,
         'strategy': training[2] if training is not None else None,
-        'trained': training[1].isoformat(timespec='seconds') if training is not None else None,
+        'trained': time_of(training[1]) if training is not None else None,
         'dataset': frames[0] if frames else None,
         'dataset_label': frames[2] if frames else None,
         'n_frames': frames[5] if frames else None,
@@ -146,7 +152,7 @@ def _above(potential: Any) -> QueryBuilder:
 
     from aiida_perovmlip.data.potential import PotentialData
 
-    return orm.QueryBuilder().append(PotentialData, tag='focus', filters=_is(potential))
+    return orm.QueryBuilder().append(PotentialData, tag='focus', filters=among([potential]))
 
 
 def _focus(potential: Any) -> list[Any]:
@@ -156,13 +162,7 @@ def _focus(potential: Any) -> list[Any]:
     from aiida_perovmlip.data.potential import PotentialData
 
     project = ['id', 'uuid', 'label', 'attributes.architecture', 'attributes.content_hash']
-    found = orm.QueryBuilder().append(PotentialData, filters=_is(potential), project=project).first()
+    found = orm.QueryBuilder().append(PotentialData, filters=among([potential]), project=project).first()
     if found is None:
         raise ValueError(f'there is no potential {getattr(potential, "pk", potential)} in this profile.')
     return list(found)
-
-
-def _is(potential: Any) -> dict[str, Any]:
-    """Return the filter for a node, PK or UUID."""
-    identifier = getattr(potential, 'pk', potential)
-    return {'id' if isinstance(identifier, int) else 'uuid': identifier}

@@ -24,21 +24,20 @@
   for (const button of document.querySelectorAll('table.sortable thead button')) {
     button.addEventListener('click', () => sort(button.closest('th')));
   }
-  for (const [box, name, isShown] of [['show-labels', 'without-labels', false], ['fit-width', 'fitted', true]]) {
-    const control = document.getElementById(box);
-    if (control) {
-      control.addEventListener('change', () => {
-        document.getElementById('lineage').classList.toggle(name, control.checked === isShown);
-      });
+  for (const graph of document.querySelectorAll('figure.graph')) {
+    for (const [box, name, isShown] of [['show-labels', 'without-labels', false], ['fit-width', 'fitted', true]]) {
+      const control = graph.querySelector(`.${box}`);
+      control.addEventListener('change', () => graph.classList.toggle(name, control.checked === isShown));
     }
-  }
-  // The focus of a wide graph is what a reader looks for first.
-  const scroll = document.querySelector('#lineage .scroll');
-  const focus = scroll && scroll.querySelector('.focus');
-  if (focus) {
-    const place = focus.getBoundingClientRect();
-    const frame = scroll.getBoundingClientRect();
-    scroll.scrollLeft += place.left + place.width / 2 - frame.left - frame.width / 2;
+    // The focus of a wide graph is what a reader looks for first.
+    const scroll = graph.querySelector('.scroll');
+    const focus = scroll.querySelector('.focus');
+    if (focus) {
+      const place = focus.getBoundingClientRect();
+      const frame = scroll.getBoundingClientRect();
+      scroll.scrollLeft += place.left + place.width / 2 - frame.left - frame.width / 2;
+      scroll.scrollTop += place.top + place.height / 2 - frame.top - frame.height / 2;
+    }
   }
   // On paper everything is open.
   window.addEventListener('beforeprint', () => {
