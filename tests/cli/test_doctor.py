@@ -44,3 +44,17 @@ def test_doctor_without_the_profile_says_how_to_make_it(tmp_path):
     answer = doctor('--profile', 'nobody', '--prefix', str(tmp_path))
     assert answer.exit_code == 1
     assert 'there is no AiiDA profile `nobody`. Make one: `aiida-perovmlip setup --profile nobody`.' in answer.output
+
+
+def test_findings_are_told_as_json_too(make_code, tmp_path):
+    import json
+    import sys
+
+    make_code('reference', sys.executable)
+    answer = doctor('--code', 'reference@localhost', '--prefix', str(tmp_path), '--json')
+    assert answer.exit_code == 0
+    told = json.loads(answer.stdout)
+    assert {finding['subject'] for finding in told['findings']} >= {'AiiDA', 'profile', 'storage'}
+    (code,) = (found for found in told['codes'] if found['role'] == 'architecture')
+    assert (code['status'], code['code'].partition('@')[0]) == ('ok', 'reference')
+    assert 'numpy' in code['versions']

@@ -10,14 +10,20 @@ from typing import Any
 
 import click
 
-from aiida_perovmlip.cli.options import profile_option
+from aiida_perovmlip.cli.options import examples, profile_option
 
 QUANTITIES = ('energy_per_atom', 'forces', 'stress')
 
 Record = Mapping[str, Any]
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'aiida-perovmlip compare',
+        'aiida-perovmlip compare 1234 1240 --dataset 77 --quantity energy_per_atom',
+        'aiida-perovmlip compare --forgetting 1240',
+    )
+)
 @click.argument('potentials', nargs=-1, metavar='[POTENTIAL]...')
 @click.option('--dataset', 'datasets', multiple=True, metavar='PK', help='Only this test set; may be repeated.')
 @click.option('--quantity', type=click.Choice(QUANTITIES), default='forces', show_default=True)
@@ -36,30 +42,29 @@ def compare(
     csv: Path | None,
     profile: str | None,
 ) -> None:
-    """Compare potentials, given by PK or UUID (all if none is), on the test sets that they were evaluated on.
+    """Compare potentials, given by PK, UUID or label (all if none is), on the test sets that they were evaluated on.
 
     The newest evaluation of each potential on each test set counts. The exit code is 0, and 1 where something that was
     named does not exist or where the links between trainings are damaged.
     """
     from aiida_perovmlip.installation.profile import load_profile
 
-    name = load_profile(profile).name
-    from aiida_perovmlip.query.compare import compare_records, forgetting_records
+    load_profile(profile)
+    from aiida_perovmlip.query.compare import evaluations_records, forgetting_records
+    from aiida_perovmlip.query.describe import find
 
     if forgetting is not None and potentials:
         raise click.UsageError('--forgetting names the potential itself; leave the others out.')
-    _refuse_strangers('dataset', datasets, name)
-    test_sets = [_identifier(text) for text in datasets] or None
+    test_sets = [find(text, 'dataset')['id'] for text in datasets] or None
     if forgetting is not None:
-        _refuse_strangers('potential', [forgetting], name)
+        last = find(forgetting, 'potential')['id']
         try:
-            stages, records = forgetting_records(_identifier(forgetting), test_sets)
+            stages, records = forgetting_records(last, test_sets)
         except ValueError as damaged:
             raise click.ClickException(str(damaged)) from damaged
     else:
-        _refuse_strangers('potential', potentials, name)
-        chosen = [_identifier(text) for text in potentials] or None
-        stages, records = [], compare_records(chosen, test_sets)
+        chosen = [find(text, 'potential')['id'] for text in potentials] or None
+        stages, records = [], evaluations_records(chosen, test_sets)
     if csv is not None:
         _write_csv(csv, records)
     if as_json:
@@ -68,31 +73,6 @@ def compare(
     click.echo(_matrix(stages, records, quantity, error) if stages else _table(records, quantity, error))
     if csv is not None:
         click.echo(f'{len(records)} rows written to {csv}')
-
-
-def _identifier(text: str) -> int | str:
-    """Return a PK as a number, a UUID as it is."""
-    return int(text) if text.isdecimal() else text
-
-
-def _refuse_strangers(kind: str, identifiers: Sequence[str], profile: str) -> None:
-    """Refuse what is no such node: a typing error must not look like a potential that nobody evaluated."""
-    from aiida import orm
-
-    from aiida_perovmlip.data.dataset import DatasetData
-    from aiida_perovmlip.data.potential import PotentialData
-    from aiida_perovmlip.query.compare import among
-
-    if not identifiers:
-        return
-    node = PotentialData if kind == 'potential' else DatasetData
-    query = orm.QueryBuilder().append(node, filters=among(map(_identifier, identifiers)), project=['id', 'uuid'])
-    known = {str(entry) for row in query.all() for entry in row}
-    unknown = [text for text in identifiers if text not in known]
-    if unknown:
-        raise click.ClickException(
-            f'there is no {kind} {", ".join(unknown)} in the profile `{profile}`; give its PK or its whole UUID.'
-        )
 
 
 def _table(records: Sequence[Record], quantity: str, error: str) -> str:
@@ -173,10 +153,10 @@ def _write_csv(path: Path, records: Sequence[Record]) -> None:
     """Write records with their units in the heading."""
     import csv
 
-    from aiida_perovmlip.query.compare import columns_of, headings
+    from aiida_perovmlip.query.compare import COLUMNS
+    from aiida_perovmlip.query.filters import headings
 
-    columns = columns_of()
     with path.open('w', newline='', encoding='utf-8') as handle:
         writer = csv.writer(handle)
-        writer.writerow(headings(columns).values())
-        writer.writerows([record[name] for name in columns] for record in records)
+        writer.writerow(headings(COLUMNS).values())
+        writer.writerows([record[name] for name in COLUMNS] for record in records)

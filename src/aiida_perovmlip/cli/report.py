@@ -1,51 +1,65 @@
-"""The verb `report`: one page that shows where a potential comes from and how good it is."""
+"""The verb `report`: one page that shows what is known of a node, or several nodes side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from aiida_perovmlip.cli.options import profile_option
+from aiida_perovmlip.cli import display
+from aiida_perovmlip.cli.options import examples, json_option, profile_option
 
 
-@click.command()
-@click.argument('potential')
+@click.command(
+    epilog=examples(
+        'aiida-perovmlip report 1234',
+        'aiida-perovmlip report 1234 1240 1251 --output potentials.html',
+        'aiida-perovmlip report 1234 --figures figures',
+    )
+)
+@click.argument('nodes', nargs=-1, required=True)
 @click.option(
     '-o',
     '--output',
     type=click.Path(dir_okay=False, path_type=Path),
-    help='The page; potential-PK.html in this folder if left out.',
+    help='The page; its kind and the PK in this folder if left out, such as potential-1234.html.',
 )
+@click.option(
+    '--figures',
+    type=click.Path(file_okay=False, path_type=Path),
+    help='A folder for each figure as PDF, SVG and PNG, with its numbers as CSV.',
+)
+@json_option
 @profile_option
-def report(potential: str, output: Path | None, profile: str | None) -> None:
-    """Write the page of POTENTIAL, given by its PK or UUID."""
+def report(
+    nodes: tuple[str, ...], output: Path | None, figures: Path | None, as_json: bool, profile: str | None
+) -> None:
+    """Write the page of NODES, given by PK, UUID or label; several of one kind are shown side by side.
+
+    There are pages of a potential, a dataset, a validation of barriers or of phases, a study of diffusion, and a phase
+    map. The page is one file that needs nothing but a browser. The works to cite lie beside it as BibTeX.
+    """
     from aiida_perovmlip.installation.profile import load_profile
 
-    name = load_profile(profile).name
-    node = _load_potential(potential, name)
-    from aiida_perovmlip.report.collect import write_report
+    load_profile(profile)
+    from aiida_perovmlip.query.describe import load_any
+    from aiida_perovmlip.report.kinds import has_page, kind_of
+    from aiida_perovmlip.report.writing import write_report
 
-    page = write_report(node, output or Path(f'potential-{node.pk}.html'))
-    click.echo(page)
-
-
-def _load_potential(identifier: str, profile: str) -> Any:
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import load_node
-
-    from aiida_perovmlip.data.potential import PotentialData
-
+    known = [load_any(each, has_page) for each in nodes]
     try:
-        node = load_node(identifier)
-    except (NotExistent, MultipleObjectsError, ValueError) as error:
-        raise click.ClickException(
-            f'there is no one node `{identifier}` in the profile `{profile}`: {error}'
-        ) from error
-    if not isinstance(node, PotentialData):
-        raise click.ClickException(
-            f'the node `{identifier}` is of the type {type(node).__name__}, but a report is made of a potential. '
-            'A training returns one as its output `potential`.'
+        path = output or Path(f'{kind_of(known).name}-{"-".join(str(node.pk) for node in known[:4])}.html')
+        with display.patience(f'writing {path.name}'):
+            page = write_report(known, path, figures)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        display.show_json(
+            {
+                'page': str(page),
+                'citations': str(page.with_suffix('.bib')) if page.with_suffix('.bib').exists() else None,
+                'figures': sorted(map(str, figures.iterdir())) if figures is not None else [],
+            }
         )
-    return node
+    else:
+        click.echo(page)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aiida_perovmlip.cli.options import profile_option
+from aiida_perovmlip.cli.options import examples, profile_option
 
 if TYPE_CHECKING:
     from aiida_perovmlip.watching import Look
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 STILL_AT_WORK = 3
 
 
-@click.command()
+@click.command(epilog=examples('aiida-perovmlip watch 1234', 'aiida-perovmlip watch 1234 --once --json'))
 @click.argument('process')
 @click.option('--json', 'as_json', is_flag=True, help='One JSON object a line, for programs.')
 @click.option('--once', is_flag=True, help='Look once, and do not wait for the end.')
