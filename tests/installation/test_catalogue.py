@@ -32,3 +32,13 @@ def test_a_plugin_nobody_has_is_a_sentence_that_names_the_others():
 def test_a_plugin_that_cannot_be_loaded_is_a_sentence(tiny_plugins):
     with pytest.raises(SetupFailure, match='`broken` cannot be loaded'):
         catalogue.find('broken')
+
+
+def test_a_program_of_its_own_is_set_up_where_it_is_asked_for_and_not_by_default():
+    assert [plugin.role for plugin in catalogue.find('lammps')] == ['engine']
+    assert not {'lammps', 'gpumd'} & set(catalogue.without_requirements())
+
+
+def test_an_engine_that_runs_beside_the_potential_gets_no_environment_of_its_own():
+    assert 'ase' in catalogue.names()
+    assert catalogue.find('ase') == ()

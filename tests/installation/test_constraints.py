@@ -29,7 +29,10 @@ def test_every_direct_dependency_has_a_version():
     assert names - {'numpy', 'aiida-perovmlip'} - set(LINES) == set()
 
 
-@pytest.mark.parametrize('plugin', ['allegro', 'gpaw', 'mace', 'nep', 'pyscf', 'reference', 'tblite'])
+PLUGINS = ('allegro', 'gpaw', 'gpumd', 'lammps', 'mace', 'nep', 'pyscf', 'reference', 'tblite')
+
+
+@pytest.mark.parametrize('plugin', PLUGINS)
 def test_every_requirement_of_our_plugins_has_a_version(plugin):
     names = {name_of(requirement) for requirement in (*catalogue.requirements_of(plugin), *ALWAYS)}
     assert names - set(LINES) == set()

@@ -9,15 +9,12 @@ from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.plugin import Plugin
 from aiida_perovmlip.installation.outcome import SetupFailure
 
-GROUPS: dict[registry.Group, str] = {'architectures': 'architecture', 'labellers': 'labeller'}
-"""The groups of entry points that hold such plug-ins, and the role in which a job uses them."""
-
 
 @dataclass(frozen=True)
 class JobPlugin:
     """One plug-in that runs inside a job.
 
-    :param role: `architecture` or `labeller`.
+    :param role: `architecture`, `labeller` or `engine`.
     :param reference: `module:Class`.
     """
 
@@ -29,7 +26,7 @@ class JobPlugin:
 
 def names() -> tuple[str, ...]:
     """Return the names of all plug-ins that may run inside a job, without loading these."""
-    return tuple(sorted({name for group in GROUPS for name in registry.names(group)}))
+    return tuple(sorted({name for group in registry.ROLES.values() for name in registry.names(group)}))
 
 
 def find(name: str) -> tuple[JobPlugin, ...]:
@@ -41,7 +38,7 @@ def find(name: str) -> tuple[JobPlugin, ...]:
         raise SetupFailure(f'there is no plug-in `{name}`; installed are {", ".join(names())}.')
     return tuple(
         JobPlugin(name, role, registry.reference(group, name), tuple(kind.requirements))
-        for group, role in GROUPS.items()
+        for role, group in registry.ROLES.items()
         if name in registry.names(group) and issubclass(kind := _load(group, name), Plugin) and not kind.needs_potential
     )
 

@@ -91,8 +91,8 @@ def check_profile(name: str | None = None) -> Iterator[Finding]:
 
     yield Finding('AiiDA', 'ok', __version__)
     yield Finding('profile', 'ok', f'{loaded.name} in {profile.config_folder()}')
-    yield _check_storage()
-    yield _check_daemon(loaded)
+    yield check_storage()
+    yield check_daemon(loaded)
 
 
 def check_codes(label: str | None = None) -> Iterator[CodeFinding]:
@@ -243,7 +243,8 @@ def _last_line(text: str) -> str:
     return lines[-1][:300] if lines else 'it said nothing'
 
 
-def _check_storage() -> Finding:
+def check_storage() -> Finding:
+    """Open the storage of the loaded profile."""
     from aiida.common.exceptions import AiidaException
     from aiida.manage import get_manager
 
@@ -254,7 +255,7 @@ def _check_storage() -> Finding:
     return Finding('storage', 'ok', f'{storage.profile.storage_backend}, version {storage.version_head()}')
 
 
-def _check_daemon(loaded: Any) -> Finding:
+def check_daemon(loaded: Any) -> Finding:
     """Tell whether `submit` would work; `run` works without a daemon."""
     from aiida.engine.daemon.client import DaemonException, DaemonNotRunningException
     from aiida.manage import get_manager

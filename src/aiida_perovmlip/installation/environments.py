@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 
 from aiida_perovmlip.installation.catalogue import requirements_of
 from aiida_perovmlip.installation.diagnosis import ADVICE, Cause, diagnose, last_lines
+from aiida_perovmlip.installation.libraries import LIBRARIES, Library, LibraryFailure
 from aiida_perovmlip.installation.outcome import Done, Outcome, SetupFailure
 from aiida_perovmlip.installation.running import Progress, run_logged
 
@@ -80,6 +81,7 @@ class Environment:
 
     :param prefix: folder that holds `environments/`.
     :param always: what is installed whatever the requirements are.
+    :param library: what is compiled into it besides, where there is a compiler.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Environment:
     prefix: Path
     torch: Torch = 'cpu'
     always: tuple[str, ...] = ALWAYS
+    library: Library | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -119,6 +122,8 @@ class Environment:
             'machine': f'{platform.system()} {platform.machine()}',
             'torch': self.torch if self.needs_torch else None,
         }
+        if self.library is not None:
+            parts['library'] = self.library.recipe(self.constraints)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
@@ -158,6 +163,23 @@ class Environment:
             cause = Cause.NOT_ALLOWED if cause is Cause.UNKNOWN else cause
             raise EnvironmentFailure(self.name, cause, f'{error}: {ADVICE[cause]}') from error
         return self._done(outcome)
+
+    def build_library(self, dry_run: bool = False) -> Done | None:
+        """Compile the library of this environment unless it is there; None where it has none.
+
+        It is one that can be done without: where it cannot be compiled, it is left out and the reason told.
+        """
+        if self.library is None:
+            return None
+        path = self.path / self.library.path
+        if path.is_file():
+            return Done('library', self.library.name, 'found', str(path), dry_run)
+        try:
+            if not dry_run:
+                self.library.build(self.path, self.constraints, self._pip_command, self.log)
+        except LibraryFailure as failure:
+            return Done('library', self.library.name, 'left out', str(failure))
+        return Done('library', self.library.name, 'created', str(path), dry_run)
 
     def _outcome(self) -> Outcome:
         """Return what building would do."""
@@ -257,13 +279,18 @@ def own_python() -> Path:
     return python if python.exists() else Path(sys.executable)
 
 
+def environment_of(plugin: str, prefix: Path, torch: Torch = 'cpu') -> Environment | None:
+    """Return the environment of a plug-in; None where it needs none."""
+    requirements = requirements_of(plugin)
+    return Environment(plugin, requirements, prefix, torch, library=LIBRARIES.get(plugin)) if requirements else None
+
+
 def python_of(plugin: str, prefix: Path | None = None) -> Path | None:
     """Return the interpreter that runs a plug-in, whichever torch it was built with; None where there is none yet."""
-    requirements = requirements_of(plugin)
-    if not requirements:
+    kinds = [environment_of(plugin, prefix or default_prefix(), torch) for torch in get_args(Torch)]
+    if None in kinds:
         return own_python()
-    kinds = (Environment(plugin, requirements, prefix or default_prefix(), torch) for torch in get_args(Torch))
-    return next((environment.python for environment in kinds if environment.is_complete), None)
+    return next((kind.python for kind in kinds if kind is not None and kind.is_complete), None)
 
 
 def torch_version(report: dict[str, Any]) -> str:

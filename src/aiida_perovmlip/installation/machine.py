@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiida_perovmlip.installation import catalogue, profile
-from aiida_perovmlip.installation.environments import Environment, Torch, own_python
+from aiida_perovmlip.installation.environments import Environment, Torch, environment_of, own_python
 from aiida_perovmlip.installation.outcome import Done
 from aiida_perovmlip.installation.programs import find_executable, program_of
 
@@ -27,6 +27,8 @@ def set_up(
     environments = required_environments(plugins, prefix, torch)
     for environment in environments.values():
         yield environment.build(dry_run)
+        if (library := environment.build_library(dry_run)) is not None:
+            yield library
     if environments_only:
         return
     yield from _set_up_aiida(environments, executables, profile_name, dry_run)
@@ -34,8 +36,8 @@ def set_up(
 
 def required_environments(plugins: tuple[str, ...], prefix: Path, torch: Torch = 'cpu') -> dict[str, Environment]:
     """Return the environments of these plug-ins by name, without those plug-ins that need none."""
-    wanted = {name: catalogue.requirements_of(name) for name in dict.fromkeys(plugins)}
-    return {name: Environment(name, packages, prefix, torch) for name, packages in wanted.items() if packages}
+    wanted = {name: environment_of(name, prefix, torch) for name in dict.fromkeys(plugins)}
+    return {name: environment for name, environment in wanted.items() if environment is not None}
 
 
 def required_executables(plugins: tuple[str, ...]) -> dict[str, Path]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal['created', 'found', 'replaced']
-Kind = Literal['environment', 'profile', 'computer', 'code']
+Outcome = Literal['created', 'found', 'replaced', 'left out']
+Kind = Literal['environment', 'library', 'profile', 'computer', 'code']
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Done:
 
     :param name: of the environment, profile, computer or code.
     :param outcome: what was done; under `dry_run` what would be.
-    :param detail: where it is.
+    :param detail: where it is; of what was left out, why.
     """
 
     kind: Kind

@@ -103,8 +103,7 @@ def ensure_code(label: str, executable: Path, dry_run: bool = False, **about: st
         return Done('code', name, 'found', str(executable), dry_run)
     if not dry_run:
         if old is not None:
-            old.label = f'{label}-{old.pk}'
-            old.is_hidden = True
+            retire(old)
         _create_code(label, executable, about)
     return Done('code', name, 'created' if old is None else 'replaced', str(executable), dry_run)
 
@@ -115,27 +114,34 @@ def would_be_created(labels: Mapping[str, Path]) -> list[Done]:
     return [Done('computer', COMPUTER, 'created', '', True), *codes]
 
 
-def find_computer() -> Computer | None:
-    """Return the computer `localhost` of the loaded profile."""
+def find_computer(label: str = COMPUTER) -> Computer | None:
+    """Return a computer of the loaded profile."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import Computer
 
     try:
-        return Computer.collection.get(label=COMPUTER)
+        return Computer.collection.get(label=label)
     except NotExistent:
         return None
 
 
-def find_code(label: str) -> InstalledCode | None:
-    """Return the newest code of a label on `localhost` that is not hidden."""
-    return next((code for code in reversed(find_codes(label)) if code.computer.label == COMPUTER), None)
+def find_code(label: str, computer: str = COMPUTER) -> InstalledCode | None:
+    """Return the newest code of a label on a computer that is not hidden."""
+    return next((code for code in reversed(find_codes(label)) if code.computer.label == computer), None)
+
+
+def retire(code: InstalledCode) -> None:
+    """Make room for another code of this label: a code is part of provenance and never changed."""
+    code.label = f'{code.label}-{code.pk}'
+    code.is_hidden = True
 
 
 def find_codes(label: str | None = None) -> list[InstalledCode]:
     """Return all codes that are not hidden, of one label or of any, on all computers, oldest first."""
-    from aiida.orm import InstalledCode, QueryBuilder
+    from aiida.orm import ContainerizedCode, InstalledCode, QueryBuilder
 
-    query = QueryBuilder().append(InstalledCode, filters={} if label is None else {'label': label}, tag='code')
+    kinds = (InstalledCode, ContainerizedCode)
+    query = QueryBuilder().append(kinds, filters={} if label is None else {'label': label}, tag='code')
     codes = query.order_by({'code': 'id'}).all(flat=True)
     return [code for code in codes if not code.is_hidden]
 
@@ -200,7 +206,7 @@ def _create_computer() -> None:
 def _configure(computer: Computer) -> None:
     """Configure without a login shell, which costs half a second a command."""
     computer.configure(safe_interval=0.0, use_login_shell=False)
-    computer.set_minimum_job_poll_interval(0.5)
+    computer.set_minimum_job_poll_interval(1.0)  # a look takes 50 ms of a core, which a training misses
 
 
 def _create_code(label: str, executable: Path, about: dict[str, str]) -> None:
