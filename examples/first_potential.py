@@ -3,7 +3,7 @@
 Perovskite structures → tight-binding labels → dataset → MACE → errors on frames it has not seen → report → archive.
 Every arrow is a step that AiiDA records; run it again and everything that is unchanged is reused.
 
-    verdi run examples/first_potential.py [--output FOLDER] [--cores N]
+    verdi run examples/first_potential.py [--output FOLDER] [--cores N] [--computer NAME]
 
 To do the same with your own structures, replace `build_frames` by `DatasetData.from_ase(...)` or
 `DatasetData.from_extxyz(...)`; with labels that you already have, leave the labelling out.
@@ -25,7 +25,7 @@ from aiida_perovmlip.calculations.train import TrainMaceCalculation
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.launch import run_job, table, write_archive
-from aiida_perovmlip.report.collect import write_report
+from aiida_perovmlip.report.writing import write_report
 from aiida_perovmlip.workflows.label import LabelWorkChain
 
 GROUP = 'first-potential'
@@ -56,9 +56,9 @@ SETTINGS = {
 }
 
 
-def label(frames: DatasetData, options: dict) -> DatasetData:
+def label(frames: DatasetData, computer: str, options: dict) -> DatasetData:
     """Compute energies, forces and stresses with GFN2-xTB; what this profile knows already is not computed again."""
-    code = orm.load_code('tblite@localhost')
+    code = orm.load_code(f'tblite@{computer}')
     builder = LabelWorkChain.get_builder_from_protocol('tblite', code, frames, options=options, max_concurrent=1)
     chain = run_job(builder, f'Labelling {len(frames)} frames')
     results = chain.outputs.results
@@ -68,10 +68,10 @@ def label(frames: DatasetData, options: dict) -> DatasetData:
     return chain.outputs.dataset
 
 
-def train(parts: dict[str, DatasetData], options: dict) -> PotentialData:
+def train(parts: dict[str, DatasetData], computer: str, options: dict) -> PotentialData:
     """Train a small MACE."""
     builder = TrainMaceCalculation.get_builder()
-    builder.code = orm.load_code('mace@localhost')
+    builder.code = orm.load_code(f'mace@{computer}')
     builder.training, builder.validation = parts['training'], parts['validation']
     builder.settings = SETTINGS
     builder.seed = 1
@@ -79,10 +79,10 @@ def train(parts: dict[str, DatasetData], options: dict) -> PotentialData:
     return run_job(builder, f'Training on {len(parts["training"])} frames').outputs.potential
 
 
-def evaluate(potential: PotentialData, dataset: DatasetData, options: dict) -> None:
+def evaluate(potential: PotentialData, dataset: DatasetData, computer: str, options: dict) -> None:
     """Compare the potential with the labels of frames it has not seen."""
     builder = EvaluateCalculation.get_builder()
-    builder.code = orm.load_code('mace@localhost')
+    builder.code = orm.load_code(f'mace@{computer}')
     builder.potential, builder.dataset = potential, dataset
     builder.metadata.options = options
     run_job(builder, f'Evaluating {len(dataset)} frames')
@@ -102,17 +102,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--output', type=Path, default=Path(GROUP), help='folder of the report and the archive')
     parser.add_argument('--cores', type=int, default=2, help='processor cores of a job')
+    parser.add_argument('--computer', default='localhost', help='where jobs run: a computer with the codes of both')
     arguments = parser.parse_args()
     resources = {'num_machines': 1, 'num_mpiprocs_per_machine': 1, 'num_cores_per_mpiproc': arguments.cores}
     options = {'resources': resources}
 
     with enable_caching():
         frames = build_frames(orm.Dict(RECIPE), orm.Int(0))
-        labelled = label(frames, options)
+        labelled = label(frames, arguments.computer, options)
         fractions = orm.Dict({'training': 0.7, 'validation': 0.15, 'test': 0.15})
         parts = split_dataset(labelled, fractions, orm.Str('stratified'), orm.Int(0))
-        potential = train(parts, options)
-        evaluate(potential, parts['test'], options)
+        potential = train(parts, arguments.computer, options)
+        evaluate(potential, parts['test'], arguments.computer, options)
 
     group, _ = orm.Group.collection.get_or_create(GROUP)
     group.clear()

@@ -25,7 +25,7 @@ from aiida_perovmlip.compute import registry
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.launch import run_job, table
-from aiida_perovmlip.query.compare import compare
+from aiida_perovmlip.query import compare_strategies
 from aiida_perovmlip.workflows.train import TrainWorkChain
 
 LEVEL = {'labeller': 'vasp', 'functional': 'r2SCAN', 'cutoff': '700 eV'}
@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     'naive': {'epochs': 50, 'learning_rate': 0.003},
     'freeze': {'epochs': 50, 'learning_rate': 0.003},
     'lora': {'epochs': 50, 'learning_rate': 0.005},
-    'multihead': {'epochs': 50, 'learning_rate': 0.003},
+    'multihead': {'epochs': 50, 'learning_rate': 0.003, 'loss': 'universal'},  # mace-torch knows no other there
 }
 
 
@@ -121,7 +121,7 @@ def main() -> None:
         lines = list(rows(potentials(arguments, first, second), code, tests))
     head = ['potential', *(f'{name}, {what}' for name in tests for what in ('forces meV/Å', 'energy meV/atom'))]
     print(table(head, lines))
-    print(compare(datasets=list(tests.values())))
+    print(compare_strategies(list(tests.values())))
 
 
 if __name__ == '__main__':
