@@ -17,12 +17,14 @@ export AIIDA_PEROVMLIP_PREFIX := $(abspath $(PREFIX))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs benchmarks clean python venv venv-dev
+.PHONY: help demo test fuzz faults lint types docs benchmarks clean python venv venv-dev
 .SILENT:
 
 help:
 	echo 'make demo        from nothing to a first potential and its page, in .demo'
 	echo 'make test        all tests'
+	echo 'make fuzz        read ten thousand damaged files; PEROVMLIP_FUZZ of each kind, PEROVMLIP_FUZZ_SEED others'
+	echo 'make faults      kill, fill and cut off whatever can be, on a laptop and on a cluster with Slurm; half an hour'
 	echo 'make lint        style of the code, and which layer may import which'
 	echo 'make types       types of the code'
 	echo 'make docs        documentation, in docs/_build/html'
@@ -40,11 +42,22 @@ demo: venv
 	$(BIN)/verdi run examples/first_potential.py --output .demo/first-potential
 
 test: export AIIDA_PATH := $(CURDIR)/.venv
-test: PLUGINS += allegro nep pyscf
+test: PLUGINS += allegro nep pyscf lammps
 test: venv-dev
 	$(SETUP) --environments-only
 	tools/ensure_programs.sh
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 40 --durations-min 5
+
+fuzz: export AIIDA_PATH := $(CURDIR)/.venv
+fuzz: export PEROVMLIP_FUZZ ?= 2500
+fuzz: export PEROVMLIP_FUZZ_SEED ?= 1
+fuzz: venv-dev
+	$(BIN)/python -m pytest tests/fuzz
+
+faults: venv-dev
+	tools/ensure_programs.sh
+	$(BIN)/python tests/faults/faults.py --stack laptop
+	$(BIN)/python tests/faults/faults.py --stack cluster
 
 lint: venv-dev
 	$(BIN)/ruff check

@@ -4,7 +4,12 @@ Trains by `TrainCalculation`, from submission to stored outputs; then runs the t
 with the files that the job had written for it. Prints both wall times and their ratio. Make the training at least five
 minutes long by `--settings`: what is added does not grow with it. Works in a temporary profile of its own.
 
+With `--together` both run at the same time, on as many cores each: on a machine that has other work too, this hits both
+alike, so that the ratio stays what it is. Both have one thread a core that sleeps where it waits: the trainers' own
+default, which spins, is many times slower where other work wants the cores.
+
     python benchmarks/training.py --frames FILE [--architecture mace] [--settings '{"epochs": 50}'] [--cores N]
+        [--together]
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +45,16 @@ def by_hand(workdir: Path, python: Path, architecture: str, folder: Path) -> flo
             command, cwd=folder, env={**os.environ, **started['environment']}, stdout=log, stderr=log, check=True
         )
     return time.perf_counter() - begun
+
+
+def beside(root: Path, python: Path, architecture: str, folder: Path) -> float:
+    """Wait for the files of the job to come, and return the seconds of the trainer's own command beside it."""
+    while True:
+        found = next(root.rglob(COMMAND), None)
+        if found is not None:
+            time.sleep(1.0)  # all files are there before the trainer starts
+            return by_hand(found.parent, python, architecture, folder)
+        time.sleep(0.2)
 
 
 def by_plugin(arguments: argparse.Namespace) -> tuple[float, Any]:
@@ -73,6 +89,7 @@ def main() -> None:
     parser.add_argument('--architecture', default='mace')
     parser.add_argument('--settings', default='{}', help='settings of the architecture as JSON')
     parser.add_argument('--cores', type=int, default=2)
+    parser.add_argument('--together', action='store_true', help='run both at the same time')
     arguments = parser.parse_args()
     if arguments.frames is None:
         sys.exit('Name labelled frames: --frames FILE.')
@@ -80,7 +97,10 @@ def main() -> None:
         os.environ['AIIDA_PATH'] = folder
         from aiida import load_profile
 
+        from aiida_perovmlip.compute.harness import limit_threads
         from aiida_perovmlip.installation import environments, profile
+
+        limit_threads(arguments.cores)
 
         name = arguments.architecture
         python = environments.python_of(name)
@@ -90,9 +110,14 @@ def main() -> None:
         load_profile()
         profile.ensure_localhost()
         profile.ensure_code(name, python)
-        seconds, node = by_plugin(arguments)
+        with ThreadPoolExecutor() as pool:
+            root = Path(folder) / '.aiida' / 'work'
+            alongside = pool.submit(beside, root, python, name, Path(bare)) if arguments.together else None
+            seconds, node = by_plugin(arguments)
+            hand = alongside.result() if alongside is not None else None
+        if hand is None:
+            hand = by_hand(Path(node.get_remote_workdir()), python, name, Path(bare))
         task = node.outputs.results['seconds']['task']
-        hand = by_hand(Path(node.get_remote_workdir()), python, name, Path(bare))
         print(f'{name}, {arguments.cores} cores: by hand {hand:.1f} s, by the plug-in {seconds:.1f} s')
         print(f'of which its task {task:.1f} s')
         print(f'ratio {seconds / hand:.3f}')

@@ -18,8 +18,10 @@ TITLES = {
     'aiida.parsers': 'Parsers',
     'aiida_perovmlip.architectures': 'Architectures',
     'aiida_perovmlip.labellers': 'Labellers',
+    'aiida_perovmlip.engines': 'Engines',
     'aiida_perovmlip.tasks': 'Tasks',
     'console_scripts': 'Commands',
+    'aiida.cmdline.data': 'Commands of `verdi data`',
 }
 OURS = 200
 """The first exit code of ours; those below are AiiDA's own."""
@@ -48,8 +50,10 @@ def all_pages() -> Iterator[tuple[str, str]]:
     yield 'exit-codes', exit_code_page()
     yield 'nodes', node_page()
     yield 'columns', column_page()
+    yield 'questions', question_page()
     yield 'architectures', plugin_page('architectures', 'Architectures')
     yield 'labellers', labeller_page()
+    yield 'engines', engine_page()
     yield 'labelling-tables', labelling_tables()
     yield 'recipes', recipe_page()
     yield 'command-line', command_line_page()
@@ -253,11 +257,44 @@ def _signature(function: Any) -> str:
 
 
 def column_page() -> str:
-    """Return the page of the columns of a shard, which the module itself describes."""
-    from aiida_perovmlip.compute import shard
+    """Return the page of the columns of shards and chunks, which the modules themselves describe."""
+    from aiida_perovmlip.compute import chunk, shard
 
-    text = inspect.cleandoc(shard.__doc__ or '').replace('`', '``')
-    return page('Columns of a shard', f'```{{eval-rst}}\n{text}\n```')
+    parts = []
+    for title, module in (('Columns of a shard', shard), ('Columns of a chunk', chunk)):
+        text = inspect.cleandoc(module.__doc__ or '').replace('`', '``')
+        parts += [f'## {title}', f'```{{eval-rst}}\n{text}\n```']
+    return page('Columns', *parts)
+
+
+def question_page() -> str:
+    """Return the page of the questions to the database, with the columns of their tables."""
+    from aiida_perovmlip import query
+    from aiida_perovmlip.query import compare, jobs, motion, nodes, origins, paths, phase_results, repairs, tradeoffs
+    from aiida_perovmlip.query.filters import headings
+
+    columns = {
+        'ancestors': origins.COLUMNS,
+        'barriers': paths.COLUMNS,
+        'compare_architectures': tradeoffs.COLUMNS,
+        'costs': jobs.COLUMNS,
+        'datasets': nodes.DATASETS,
+        'diffusion': motion.COLUMNS,
+        'evaluations': compare.COLUMNS,
+        'phase_energies': phase_results.ENERGIES,
+        'phases': phase_results.TRANSITIONS,
+        'potentials': nodes.POTENTIALS,
+        'repaired_labels': repairs.COLUMNS,
+    }
+    parts = []
+    for name in query.__all__:
+        function = getattr(query, name)
+        parts += [f'## `{name}`', f'`{name}{_signature(function)}`', markdown(function.__doc__)]
+        if name in columns:
+            parts.append('Columns: ' + ', '.join(f'`{each}`' for each in headings(columns[name]).values()) + '.')
+    return page(
+        'Questions', 'All are in `aiida_perovmlip.query`; [Ask the database](../../how-to/ask.md) uses them.', *parts
+    )
 
 
 # ---------------------------------------------------------------------- plug-ins
@@ -296,6 +333,45 @@ def labeller_page() -> str:
             parts.append(f'Needs in its environment: {wants or "nothing but numpy and ase"}.')
         parts.append(settings_table(labeller.Settings))
     return page('Labellers', *parts)
+
+
+def engine_page() -> str:
+    """Return the page of the settings of molecular dynamics, and of what each engine has of them."""
+    from aiida_perovmlip.compute.md import MdSettings
+    from aiida_perovmlip.workflows.md import protocols
+
+    parts = ['## Settings of a run', settings_table(MdSettings)]
+    rows = [
+        (f'`{name}`', f'{protocol["about"]} {protocol["origin"]}', _plain_settings(protocol['settings']))
+        for name, protocol in protocols().items()
+    ]
+    parts += ['Protocols, which are sets of these settings by name:', table(('Protocol', 'For', 'Settings'), rows)]
+    for point in entry_points('aiida_perovmlip.engines'):
+        kind = point.load()
+        place = 'of the architecture' if kind.uses_calculator else 'of its own'
+        parts += [f'## `{point.name}`', markdown(kind.__doc__), f'Runs in the environment {place}.']
+        rows = [('`nvt`', _named(kind.thermostats), '')]
+        rows += [
+            (f'`npt`, `{barostat}`', _named(kind.thermostats_of_barostats[barostat]), _named(kind.cells[barostat]))
+            for barostat in kind.barostats
+        ]
+        parts.append(table(('Ensemble, barostat', 'Thermostats', 'Cells'), rows))
+        lacks = [
+            name
+            for name, has in {
+                'ramps': kind.has_ramps,
+                'frozen atoms': kind.has_frozen_atoms,
+                'committees': kind.has_committee,
+            }.items()
+            if not has
+        ]
+        if lacks:
+            parts.append(f'It has no {", ".join(lacks)}.')
+    return page('Engines', *parts)
+
+
+def _named(names: Iterable[str]) -> str:
+    return ', '.join(f'`{name}`' for name in names)
 
 
 def labelling_tables() -> str:
@@ -384,18 +460,20 @@ def _recipe_default(name: str, value: Any) -> str:
 
 def command_line_page() -> str:
     """Return the page of the command line: what `--help` says."""
-    import click
-
     from aiida_perovmlip.cli import main
 
-    top = click.Context(main, info_name=PACKAGE, max_content_width=100, terminal_width=100, **main.context_settings)
-    parts = [f'```text\n{main.get_help(top)}\n```']
-    for verb in main.list_commands(top):
-        command = main.get_command(top, verb)
-        assert command is not None
-        context = click.Context(command, parent=top, info_name=verb, max_content_width=100, terminal_width=100)
-        parts += [f'## {verb}', f'```text\n{command.get_help(context)}\n```']
-    return page('Command line', *parts)
+    return page('Command line', *_help_texts(main, None, PACKAGE, ''))
+
+
+def _help_texts(command: Any, parent: Any, name: str, title: str) -> Iterator[str]:
+    """Yield the help text of a command and, if it is a group, those of its commands."""
+    import click
+
+    how = {**command.context_settings, 'max_content_width': 100, 'terminal_width': 100}
+    context = click.Context(command, parent=parent, info_name=name, **how)
+    yield f'{f"## {title}" if title else ""}\n\n```text\n{command.get_help(context)}\n```'.strip()
+    for verb in command.list_commands(context) if isinstance(command, click.Group) else ():
+        yield from _help_texts(command.get_command(context, verb), context, verb, f'{title} {verb}'.strip())
 
 
 def entry_point_page() -> str:
@@ -416,7 +494,7 @@ def environment_page() -> str:
 
     pinned = constraint_lines(CONSTRAINTS.read_text())
     rows = []
-    for group in ('architectures', 'labellers'):
+    for group in ('architectures', 'labellers', 'engines'):
         for point in entry_points(f'aiida_perovmlip.{group}'):
             requirements = getattr(point.load(), 'requirements', ())
             wanted = (pinned.get(name_of(requirement), requirement) for requirement in requirements)

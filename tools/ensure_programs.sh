@@ -20,5 +20,9 @@ ensure() { # what, packages, names of the executable
 }
 
 ensure chromium chromium chromium chromium-browser google-chrome google-chrome-stable
+ensure postgresql postgresql initdb /usr/lib/postgresql/*/bin/initdb
 ensure cp2k 'cp2k libopenblas0-pthread' cp2k.psmp cp2k.popt cp2k.ssmp cp2k.sopt
+ensure slurm 'slurm-wlm munge' sbatch
+ensure rabbitmq rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
+ensure sshd openssh-server /usr/sbin/sshd
 exit 0

@@ -14,6 +14,7 @@ GROUPS = (
     'aiida.parsers',
     'aiida_perovmlip.architectures',
     'aiida_perovmlip.labellers',
+    'aiida_perovmlip.engines',
     'aiida_perovmlip.tasks',
 )
 POINTS = [point for group in GROUPS for point in entry_points(group=group) if point.value.startswith('aiida_perovmlip')]

@@ -38,13 +38,15 @@ def ask(uuid):
 """
 
 IMPORT = """
-import sys
+import json, sys
 from aiida import load_profile
 from aiida.manage.configuration import create_profile, get_config
 from aiida.tools.archive import import_archive
 
 config = get_config(create=True)
-create_profile(config, name='other', email='a@b', storage_backend='core.sqlite_dos', storage_config={})
+create_profile(
+    config, name='other', email='a@b', storage_backend=sys.argv[3], storage_config=json.loads(sys.argv[4])
+)
 load_profile('other')
 import_archive(sys.argv[1])
 print('ANSWER', ask(sys.argv[2]))
@@ -64,7 +66,8 @@ def potential(python_code, make_dataset):
     return potential
 
 
-def test_an_archive_gives_the_same_answers_in_an_empty_profile(potential, tmp_path):
+@pytest.mark.parametrize('storage', ['core.sqlite_dos', 'core.psql_dos'])
+def test_an_archive_gives_the_same_answers_in_an_empty_profile(potential, storage, request, tmp_path):
     group = orm.Group(label=f'archive-{potential.pk}').store()
     group.add_nodes(potential)
     evaluations = [link.node for link in potential.base.links.get_outgoing()]
@@ -73,7 +76,11 @@ def test_an_archive_gives_the_same_answers_in_an_empty_profile(potential, tmp_pa
     here: dict = {}
     exec(QUESTION, here)
     environment = {**os.environ, 'AIIDA_PATH': str(tmp_path)}
-    command = [sys.executable, '-W', 'ignore', '-c', QUESTION + IMPORT, str(archive), potential.uuid]
+    config = {}
+    if storage == 'core.psql_dos':
+        config = {**request.getfixturevalue('postgres')(), 'repository_uri': f'file://{tmp_path}/repository'}
+    script = ['-W', 'ignore', '-c', QUESTION + IMPORT]
+    command = [sys.executable, *script, str(archive), potential.uuid, storage, json.dumps(config)]
     there = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert there.returncode == 0, there.stderr
     answer = next(line for line in there.stdout.splitlines() if line.startswith('ANSWER')).removeprefix('ANSWER ')

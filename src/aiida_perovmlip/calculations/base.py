@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from aiida import orm
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
-from aiida.engine import CalcJob, CalcJobProcessSpec
+from aiida.engine import CalcJobProcessSpec
 from aiida.plugins import ParserFactory
 
+from aiida_perovmlip.calculations.resources import ResourcedCalculation
 from aiida_perovmlip.calculations.sources import HARNESS, digest, host_sources, job_sources, source_of
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.contract import LOG, PROGRESS, REQUEST, RESPONSE, Request, Response
@@ -23,7 +24,7 @@ ENGINE = ('abc', 'aiida', 'builtins', 'plumpy', 'typing')
 """Where the classes come from that all jobs have; their version is not part of a result."""
 
 
-class ComputeCalculation(CalcJob):
+class ComputeCalculation(ResourcedCalculation):
     """Run one task of `compute` with the Python of an environment; the sources travel with the job."""
 
     task: ClassVar[str]
@@ -202,6 +203,7 @@ def _define_exit_codes(spec: CalcJobProcessSpec) -> None:
         520, 'ERROR_SETTINGS_IGNORED', invalidates_cache=True, message='The trainer ignored settings: {message}'
     )
     spec.exit_code(530, 'ERROR_NOT_FINITE', message='The potential predicts values that are not finite: {message}')
+    spec.exit_code(535, 'ERROR_EXPLODED', message='{message}')
     spec.exit_code(570, 'ERROR_ENDS_MEET', message='There is no path: {message}')
 
 

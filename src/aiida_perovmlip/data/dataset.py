@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -22,6 +22,7 @@ from aiida_perovmlip.compute.frames import MANIFEST, SELECTION, Frames, ShardEnt
 from aiida_perovmlip.compute.level import Level
 from aiida_perovmlip.compute.shard import Shard, build_shards, carried_by, check, differing, digests
 from aiida_perovmlip.compute.summary import Summary
+from aiida_perovmlip.data.sharing import adopt
 
 Levels = Level | Mapping[str, Any] | Mapping[str, Level] | None
 Parts = Mapping[str, float | int | None]
@@ -133,31 +134,7 @@ class DatasetData(orm.Data):
 
     def _adopt(self, frames: Frames) -> None:
         """Take over the shards of other frames; those that the object store has are named and not read."""
-        store = self.backend.get_repository()
-        for entry in {entry.path: entry for entry in frames.shards}.values():
-            known = store.key_format == 'sha256' and store.has_object(entry.sha256)
-            if known and self._works_in(store):
-                self.base.repository._repository._insert_file(PurePosixPath(entry.path), entry.sha256)
-            else:
-                with frames.opener(entry.path) as handle:
-                    self.base.repository.put_object_from_filelike(handle, entry.path)
-
-    def _works_in(self, store: Any) -> bool:
-        """Let this unstored node work in the object store itself, so that it can name what is there; whether it does.
-
-        AiiDA has no public way to do so: a file that is put into an unstored node is copied into a sandbox and from
-        there into the object store, which for a large dataset costs gigabytes of traffic to find that nothing is new.
-        """
-        from aiida.repository import Repository
-        from aiida.repository.backend import SandboxRepositoryBackend
-
-        interface = self.base.repository
-        if not isinstance(interface._repository.backend, SandboxRepositoryBackend):
-            return True
-        if not interface._repository.is_empty():
-            return False  # files wait in the sandbox already
-        interface._repository = Repository(backend=store)
-        return True
+        adopt(self, {entry.path: entry.sha256 for entry in frames.shards}, frames.opener)
 
     def _seal(self, frames: Frames, summary: Summary, hasher: ContentHash, levels: dict[str, Level]) -> None:
         """Write the list of shards and the attributes; after this the node is complete."""

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 Indices = NDArray[np.int64]
 Positions = NDArray[np.float64]
 
-ORGANIC = ('H', 'C', 'N')
+ORGANIC = ('H', 'C', 'N', 'O', 'Si')
 """Elements whose neighbours count as bonded: lead and halides at such distances are no part of a molecule."""
 
 STRETCH = 1.3
