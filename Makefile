@@ -4,7 +4,7 @@
 PYTHON ?= python3
 TORCH ?= cpu
 PREFIX ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN := .venv/bin
 PLUGINS := mace tblite
@@ -42,11 +42,12 @@ demo: venv
 	$(BIN)/verdi run examples/first_potential.py --output .demo/first-potential
 
 test: export AIIDA_PATH := $(CURDIR)/.venv
+test: export OMP_NUM_THREADS := 1
 test: PLUGINS += allegro nep pyscf lammps
 test: venv-dev
 	$(SETUP) --environments-only
 	tools/ensure_programs.sh
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 40 --durations-min 5
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5
 
 fuzz: export AIIDA_PATH := $(CURDIR)/.venv
 fuzz: export PEROVMLIP_FUZZ ?= 2500

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ import numpy as np
 import pytest
 from external_package import install_external_package
 from services import Postgres
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 pytest_plugins = ['aiida.tools.pytest_fixtures']
 
@@ -28,6 +31,36 @@ os.environ['AIIDA_PATH'] = tempfile.mkdtemp(prefix='perovmlip-tests-')  # never 
 install_external_package(
     Path(tempfile.mkdtemp(prefix='perovmlip-external-'))
 )  # before collection: the contract tests ask which plug-ins there are
+
+
+@event.listens_for(Engine, 'connect')
+def _leave_it_to_the_system(connection: Any, _: Any) -> None:
+    """Do not wait for the disk at each of the many commits of a job: no test survives a loss of power."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute('PRAGMA synchronous=OFF')
+
+
+CONFIG: list[pytest.Config] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the settings of the run."""
+    CONFIG[:] = [config]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, so that no worker is left with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print each failure at once: a run that is cut off tells what it saw."""
+    printer = CONFIG[0].pluginmanager.get_plugin('terminalreporter')
+    if report.failed and printer is not None and not hasattr(CONFIG[0], 'workerinput'):
+        printer.write_line(
+            f'\nFAILED {report.nodeid} ({report.when}, {report.duration:.1f} s)\n{report.longreprtext[-3000:]}'
+        )
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -187,7 +220,7 @@ def postgres() -> Iterator[Callable[[], dict[str, Any]]]:
 @pytest.fixture
 def localhost(aiida_localhost: Any) -> Any:
     """Return this machine as a computer that answers at once."""
-    aiida_localhost.set_minimum_job_poll_interval(0.1)
+    aiida_localhost.set_minimum_job_poll_interval(0.3)
     aiida_localhost.configure(safe_interval=0, use_login_shell=False)
     return aiida_localhost
 

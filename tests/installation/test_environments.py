@@ -70,19 +70,15 @@ def test_a_dry_run_leaves_no_trace(tiny):
     assert not tiny.prefix.exists()
 
 
-def test_an_environment_without_its_marker_is_built_anew(tiny):
-    tiny.build()
-    (tiny.path / environments.MARKER).unlink()
+def test_an_environment_without_its_marker_or_its_python_is_built_anew(tiny):
+    tiny.path.mkdir(parents=True)
     (tiny.path / 'leftover').touch()
     assert environments.incomplete(tiny.prefix) == [tiny.path]
     assert tiny.build().outcome == 'replaced'
     assert not (tiny.path / 'leftover').exists()
     assert environments.incomplete(tiny.prefix) == []
-
-
-def test_an_environment_whose_python_is_gone_is_built_anew(tiny):
-    tiny.build()
     tiny.python.unlink()
+    assert not tiny.is_complete
     assert tiny.build().outcome == 'replaced'
     assert tiny.is_complete
 

@@ -38,7 +38,7 @@ TINY = {
     'l_max': [2, 0, 0],
     'neurons': 5,
 }
-QUICK = {**TINY, 'steps': 60, 'batch_size': 2}
+QUICK = {**TINY, 'steps': 40, 'batch_size': 2}
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_equal_trainings_give_equal_bytes_and_tell_what_was_done(train, kept):
         first['retrieved'].base.repository.list_object_names()
     )
     curve = first['curve']
-    assert curve.get_array('step')[-1] == 60
+    assert curve.get_array('step')[-1] == 40
     assert np.isfinite(curve.get_array('validation_stress_rmse')).all()
     kept['first'] = first['potential'].uuid
 
@@ -138,7 +138,7 @@ def test_its_predictions_are_those_that_the_trainer_saw_and_the_best(kept, predi
 
 def test_a_potential_that_learns_from_stresses_alone_gets_their_sign_right(train, predict):
     """A potential of the wrong sign would be wrong by twice the labels."""
-    outputs, node = train({**QUICK, 'steps': 400, 'lambda_e': 0.0, 'lambda_f': 0.0, 'lambda_v': 1.0})
+    outputs, node = train({**QUICK, 'steps': 250, 'lambda_e': 0.0, 'lambda_f': 0.0, 'lambda_v': 1.0})
     assert node.is_finished_ok, node.exit_message
     predictions, metrics = predict(outputs['potential'], node.inputs.validation)
     labels = np.concatenate([frame.stress for frame in node.inputs.validation.frames])
@@ -171,7 +171,7 @@ def kill_trainer(when, number=signal.SIGKILL):
     return thread
 
 
-LONG = {**TINY, 'steps': 1000, 'batch_size': 2}
+LONG = {**TINY, 'steps': 500, 'batch_size': 2}
 
 
 def states_of(folder):
@@ -191,7 +191,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(train, kept):
     resumed, node = train(LONG, restart=outputs['remote_folder'])
     assert node.is_finished_ok, node.exit_message
     start = resumed['results'].get_dict()['resumed_from_step']
-    assert 0 < start < 1000
+    assert 0 < start < 500
     steps, errors = (resumed['curve'].get_array(name) for name in ('step', 'validation_forces_rmse'))
     assert steps.tolist() == whole['curve'].get_array('step').tolist()
     assert errors[-1] == pytest.approx(whole['curve'].get_array('validation_forces_rmse')[-1], rel=0.05)
@@ -209,7 +209,7 @@ def test_a_training_that_was_asked_to_stop_goes_on_as_if_it_had_not_been(train, 
     assert stopped.exit_status == 400
     resumed, node = train(LONG, restart=outputs['remote_folder'])
     assert node.is_finished_ok, node.exit_message
-    assert 0 < resumed['results']['resumed_from_step'] < 1000
+    assert 0 < resumed['results']['resumed_from_step'] < 500
     assert resumed['results']['resumed_from_step'] not in outputs['curve'].get_array('step')
     assert potential_bytes(resumed['potential']) == kept['whole']
 
