@@ -125,7 +125,7 @@ def label_jobs(stack: Any, number: int, labeller: str) -> list[int]:
     for seed in range(number):
         builder = LabelCalculation.get_builder()
         builder.code, builder.labeller = code, labeller
-        builder.dataset = DatasetData.from_ase(make_frames(1, seed))
+        builder.frames = DatasetData.from_ase(make_frames(1, seed))
         builder.settings = {'smallest_cell': 0.0}
         pks.append(submit(builder).pk)
     return pks

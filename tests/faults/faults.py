@@ -25,7 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from external_package import install_external_package
-from stacks import BIN, STACKS, Cluster, Laptop, Stack, run
+from stacks import BIN, CLOCK, STACKS, Cluster, Laptop, Stack, clock_library, run
+
+from aiida_perovmlip.compute.checkpoint import FOLDER as CHECKPOINT
+from aiida_perovmlip.compute.checkpoint import STATE
+from aiida_perovmlip.compute.tasks.label import JOURNAL
 
 PATIENCE = 900.0
 """Seconds after which a fault counts as not survived."""
@@ -223,6 +227,59 @@ def restart_controller(work: Work) -> None:
     work.stack.slurm.start_controller()
 
 
+def damage_files(work: Work) -> None:
+    """Kill the jobs at work, and leave garbage in the files that they were writing."""
+    work.wait_for_jobs()
+    folders = {pid: Path(f'/proc/{pid}/cwd').readlink() for pid in work.stack.job_pids()}
+    deadline = time.monotonic() + 60.0
+    while not all(_files_of(folder) for folder in folders.values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in folders:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    damaged = [path for folder in folders.values() for path in _files_of(folder)]
+    if not damaged:
+        raise RuntimeError('the jobs had written nothing that could be damaged')
+    for path in damaged:
+        with path.open('r+b') as handle:
+            handle.seek(path.stat().st_size // 2)
+            handle.write(b'\xff' * 16)
+    for pid in folders:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return what a job has written so far that another one may read: labels, and the newest state of a training."""
+    states = sorted((folder / CHECKPOINT).glob(f'0*/{STATE}'))
+    return [path for path in (folder / JOURNAL, *states[-1:]) if path.is_file() and path.stat().st_size > 32]
+
+
+def move_clock(work: Work) -> None:
+    """Let the clock of the computer jump ahead by hours while jobs run, and then behind."""
+    clock = work.stack.folder / CLOCK
+    work.wait_for_jobs()
+    clock.write_text('+2h\n')
+    time.sleep(6.0)
+    clock.write_text('-3h\n')
+
+
+@contextlib.contextmanager
+def wrong_clock(stack: Stack) -> Iterator[None]:
+    """Let jobs look at a clock of their own, which is an hour behind at first."""
+    clock = stack.folder / CLOCK
+    clock.write_text('-1h\n')
+    try:
+        yield
+    finally:
+        clock.unlink()
+
+
+def no_clock() -> str:
+    """Return why the clock cannot be wrong here."""
+    return '' if clock_library() else 'libfaketime is not installed (Debian: faketime)'
+
+
 @dataclass(frozen=True)
 class Fault:
     """What happens, on which stacks, and to which work, whose training then needs at least so many legs."""
@@ -232,6 +289,7 @@ class Fault:
     training: dict[str, Any] = field(default_factory=dict)
     legs: int = 1
     prepare: Callable[[Stack], contextlib.AbstractContextManager[None]] | None = None
+    lack: Callable[[], str] = str
 
 
 @contextlib.contextmanager
@@ -272,6 +330,14 @@ FAULTS: dict[str, Fault] = {
     'cancel_job': Fault(cancel_job, (Cluster,)),
     'stop_ssh': Fault(stop_ssh, (Cluster,)),
     'restart_controller': Fault(restart_controller, (Cluster,)),
+    'damage_files': Fault(damage_files),
+    'move_clock': Fault(
+        move_clock,
+        training={'settings': {'pause': 7.0}, 'options': {'walltime': '60 s'}},
+        legs=2,
+        prepare=wrong_clock,
+        lack=no_clock,
+    ),
     'full_disk': Fault(make_room, prepare=full_disk),
     'time_limit': Fault(nothing, training={'settings': {'pause': 7.0}, 'options': {'walltime': '60 s'}}, legs=2),
     'out_of_memory': Fault(nothing, training={'settings': {'fits': 2, 'at': 5}}, legs=2),
@@ -368,7 +434,9 @@ def main() -> None:
         try:
             stack.start()
             for fault in arguments.fault or FAULTS:
-                if kind in FAULTS[fault].stacks:
+                if lack := FAULTS[fault].lack():
+                    print(f'{stack.name:<8} {fault:<20} not tried: {lack}', flush=True)
+                elif kind in FAULTS[fault].stacks:
                     found.append(strike(stack, fault))
                     print(_line(found[-1]), flush=True)
         finally:
