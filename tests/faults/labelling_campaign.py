@@ -197,6 +197,8 @@ def judge(node: Any, frames: list[Any], bad: int, python: Path) -> dict[str, Any
         if not same or abs(frame.energy - energy) > 1e-6 or np.abs(frame.forces - np.array(forces)).max() > 1e-5:
             wrong.append(number)
     jobs = [child for child in node.called if isinstance(child, orm.CalcJobNode)]
+    # Of a job whose worker was killed between its birth and its first step there is a node, and nothing else, ever.
+    lived = [link for link in node.base.links.get_outgoing(orm.CalcJobNode).all() if link.node.is_terminated]
     labels_made = [
         digest for job in jobs if 'dataset' in job.outputs for _, digest, _ in job.outputs.dataset.frames.with_digests()
     ]
@@ -211,8 +213,7 @@ def judge(node: Any, frames: list[Any], bad: int, python: Path) -> dict[str, Any
         'bad_frame': bad,
         'n_jobs': len(jobs),
         'n_jobs_of_broken_code': sum(job.inputs.code.label == 'broken' for job in jobs),
-        'n_duplicate_links': len(jobs)
-        - len({link.link_label for link in node.base.links.get_outgoing(orm.CalcJobNode)}),
+        'n_duplicate_links': len(lived) - len({link.link_label for link in lived}),
     }
 
 
