@@ -17,12 +17,13 @@ export AIIDA_PEROVMLIP_PREFIX := $(abspath $(PREFIX))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz faults lint types docs benchmarks clean python venv venv-dev
+.PHONY: help demo test test-long fuzz faults lint types docs benchmarks clean python venv venv-dev
 .SILENT:
 
 help:
 	echo 'make demo        from nothing to a first potential and its page, in .demo'
-	echo 'make test        all tests'
+	echo 'make test        the tests, but for those that take minutes each'
+	echo 'make test-long   the tests that take minutes each: states, strategies and traps of the real trainers'
 	echo 'make fuzz        read ten thousand damaged files; PEROVMLIP_FUZZ of each kind, PEROVMLIP_FUZZ_SEED others'
 	echo 'make faults      kill, fill and cut off whatever can be, on a laptop and on a cluster with Slurm; half an hour'
 	echo 'make lint        style of the code, and which layer may import which'
@@ -41,13 +42,16 @@ demo: venv
 	$(SETUP)
 	$(BIN)/verdi run examples/first_potential.py --output .demo/first-potential
 
-test: export AIIDA_PATH := $(CURDIR)/.venv
-test: export OMP_NUM_THREADS := 1
-test: PLUGINS += allegro nep pyscf lammps
-test: venv-dev
+test: MARKED := not long
+test-long: MARKED := long
+test test-long: export AIIDA_PATH := $(CURDIR)/.venv
+test test-long: export OMP_NUM_THREADS := 1
+test test-long: PLUGINS += allegro nep pyscf lammps
+test test-long: venv-dev
 	$(SETUP) --environments-only
 	tools/ensure_programs.sh
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5
+	$(BIN)/python -m pytest -m "$(MARKED)" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	    --durations 40 --durations-min 5
 
 fuzz: export AIIDA_PATH := $(CURDIR)/.venv
 fuzz: export PEROVMLIP_FUZZ ?= 2500

@@ -221,6 +221,7 @@ def test_a_network_other_than_that_of_the_parent_is_not_passed_over(train, paren
     assert '`r_max`' not in node.exit_message
 
 
+@pytest.mark.long
 def test_layers_that_are_not_there_are_no_settings_that_were_ignored(train):
     settings = {}
     for name in ('scalar_embed', 'readout'):
@@ -230,6 +231,7 @@ def test_layers_that_are_not_there_are_no_settings_that_were_ignored(train):
     assert outputs['results']['effective']['readout_mlp_hidden_layers_depth'] == 0
 
 
+@pytest.mark.long
 def test_a_parent_of_nequip_is_judged_by_what_its_network_shows(run_inside, tmp_path, make_frames):
     """A network of another kind, trained here for an epoch, as a parent that was found somewhere."""
     script = """
@@ -328,6 +330,7 @@ def kill_trainer_at(step):
                 return
 
 
+@pytest.mark.long
 def test_a_training_that_was_killed_goes_on_to_what_it_would_have_reached(train, kept):
     """The curve is that of both runs, though the trainer's own begins anew, and the best of both is delivered."""
     settings = {'epochs': EPOCHS, 'learning_rate': 0.01}
@@ -353,6 +356,7 @@ def test_a_training_that_was_killed_goes_on_to_what_it_would_have_reached(train,
     kept['finished'] = again.uuid
 
 
+@pytest.mark.long
 def test_a_finished_training_is_not_taken_up_again(train, kept):
     if 'finished' not in kept:
         pytest.skip('the training of the test before failed')
@@ -362,6 +366,7 @@ def test_a_finished_training_is_not_taken_up_again(train, kept):
     assert 'reached its end' in again.exit_message
 
 
+@pytest.mark.long
 def test_the_wall_time_ends_a_training_whose_best_epoch_outlives_a_worse_second_run(train):
     """The second run has so high a rate that it gets worse: what is delivered is the best of the first."""
     settings = {'epochs': 20000, 'lr_schedule': 'constant', 'learning_rate': 0.01}
@@ -451,6 +456,7 @@ except JobError as error:
 
 
 @pytest.mark.skipif(shutil.which('g++') is None, reason='there is no C++ compiler')
+@pytest.mark.long
 def test_a_compiled_potential_gives_the_same_numbers(parent, run_inside, tmp_path):
     """Takes a minute or two, and all of it in the compiler."""
     script = """

@@ -216,6 +216,7 @@ def test_a_molecule_among_crystals_does_not_take_their_stress_from_them(train, m
     assert with_stress[-1] < without[-1]
 
 
+@pytest.mark.long
 def test_the_wall_time_ends_the_trainer_and_another_job_goes_on(train):
     outputs, node = train({'epochs': 5000}, {'max_wallclock_seconds': 90})
     assert node.exit_status == 400

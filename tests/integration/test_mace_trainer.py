@@ -186,6 +186,7 @@ def predict(ask):
 # ---------------------------------------------------------------------- strategies and heads
 
 
+@pytest.mark.long
 def test_frozen_layers_are_those_of_the_parent_and_others_are_not(train, parent, tmp_path):
     response = train(tmp_path, strategy='freeze', parent=parent / 'potential')
     assert response.status is Status.OK, response.error
@@ -200,6 +201,7 @@ def test_frozen_layers_are_those_of_the_parent_and_others_are_not(train, parent,
     }
 
 
+@pytest.mark.long
 def test_lora_adds_to_linear_layers_alone(train, parent, tmp_path):
     settings = {'lora_rank': 2, 'lora_alpha': 4.0}
     response = train(tmp_path, settings, strategy='lora', parent=parent / 'potential')
@@ -270,6 +272,7 @@ print(json.dumps(worst))
 """
 
 
+@pytest.mark.long
 def test_a_potential_from_scratch_has_a_head_for_each_level(train, predict, ask, tmp_path, make_frames):
     frames = make_frames(4, seed=10)
     both = [*of_head(frames, 'pbe'), *of_head(frames, 'with space', shift=5.0)]
@@ -289,6 +292,7 @@ def test_a_potential_from_scratch_has_a_head_for_each_level(train, predict, ask,
     assert tuned.results['effective']['parent_head'] == 'with space'
 
 
+@pytest.mark.long
 def test_frames_of_another_level_than_the_parent_get_energies_of_atoms_anew(train, parent, tmp_path, make_frames):
     shifted = of_head(make_frames(4, seed=10), 'default', shift=5.0)
     inputs = {'training': shifted, 'validation': shifted[:2], 'parent': parent / 'potential'}
@@ -314,6 +318,7 @@ def test_a_network_that_was_asked_for_is_compared_with_the_parent_before_the_tra
     assert not (tmp_path / 'trainer.log').exists()
 
 
+@pytest.mark.long
 def test_elements_that_the_frames_lack_are_still_what_they_were(train, parent, predict, tmp_path, make_frames):
     """At zero distance from the parent; where elements are dropped, this is reported."""
     lead = [replace(frame, numbers=np.where(frame.numbers == 55, 82, frame.numbers)) for frame in make_frames(4)]
@@ -356,6 +361,7 @@ def test_a_parent_that_cannot_be_trained_on_is_told_by_its_kind(train, parent, a
         assert (response.status, words in response.error['message']) == (Status.BAD_INPUT, True), response.error
 
 
+@pytest.mark.long
 def test_a_readout_that_the_parent_does_not_have_is_refused_before_the_training(train, tmp_path):
     single = train(tmp_path / 'single', {'num_interactions': 1, 'epochs': 1, 'readout_irreps': None})
     assert single.status is Status.OK, single.error
@@ -434,6 +440,7 @@ print(json.dumps(sorted({group['lr'] for group in found})))
 """
 
 
+@pytest.mark.long
 def test_stage_two_is_taken_up_with_its_own_learning_rate(start, train, ask, tmp_path):
     """The rate of its schedule lies in the state, and would go before one that is asked for now."""
     settings = {'epochs': 3, 'stage_two_epochs': 25, 'stage_two_learning_rate': 0.002, 'ema_decay': 0.0}
@@ -480,6 +487,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.long
 def test_the_processes_of_several_gpus_end_with_a_job_that_is_killed(python, environment, tmp_path, processes_in):
     (tmp_path / 'sleeper.py').write_text(SLEEPER)
     job = subprocess.Popen([python, '-c', JOB], cwd=tmp_path, env=environment)
@@ -511,6 +519,7 @@ def test_a_state_that_was_cut_off_gives_way_to_the_one_before(train, killed, ask
     assert found == [0.005]
 
 
+@pytest.mark.long
 def test_a_run_that_is_taken_up_says_of_the_energies_of_atoms_what_the_first_did(
     start, train, parent, tmp_path, make_frames
 ):
@@ -533,6 +542,7 @@ def test_a_run_that_is_taken_up_says_of_the_energies_of_atoms_what_the_first_did
         assert [words in note for note in response.results['notes']].count(True) == 1
 
 
+@pytest.mark.long
 def test_a_patience_that_is_shorter_than_before_counts_from_where_a_run_is_taken_up(start, train, tmp_path):
     settings = {'epochs': 400, 'learning_rate': 0.3, 'ema_decay': 0.0}
     first, second = tmp_path / 'first', tmp_path / 'second'
@@ -556,6 +566,7 @@ def test_another_network_cannot_take_up_a_state(train, killed, tmp_path):
     assert '`hidden_irreps`' in response.error['message']
 
 
+@pytest.mark.long
 def test_a_stage_that_does_not_improve_gives_way_to_the_next(train, tmp_path):
     settings = {'epochs': 40, 'patience': 2, 'learning_rate': 0.3, 'stage_two_epochs': 3, 'ema_decay': 0.0}
     response = train(tmp_path, settings)
@@ -618,6 +629,7 @@ print(json.dumps(said))
     assert 'is not a finite number' in response.error['message']
 
 
+@pytest.mark.long
 def test_the_bare_trainer_has_no_patience(bare, train, tmp_path):
     settings = {'epochs': 12, 'patience': 2, 'learning_rate': 0.3}
     response = train(tmp_path / 'ours', settings)

@@ -201,6 +201,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(train, kept):
     kept['folder'], kept['whole'] = outputs['remote_folder'].uuid, potential_bytes(whole['potential'])
 
 
+@pytest.mark.long
 def test_a_training_that_was_asked_to_stop_goes_on_as_if_it_had_not_been(train, kept):
     """Its state is of the middle between two reports, as after a signal of the scheduler."""
     thread = kill_trainer(lambda folder: len(states_of(folder)) > 1, signal.SIGTERM)
@@ -214,6 +215,7 @@ def test_a_training_that_was_asked_to_stop_goes_on_as_if_it_had_not_been(train, 
     assert potential_bytes(resumed['potential']) == kept['whole']
 
 
+@pytest.mark.long
 def test_a_damaged_state_costs_one_state_and_not_the_training(train, kept):
     folder = orm.load_node(kept['folder'])
     states = sorted(states_of(Path(folder.get_remote_path())))
@@ -447,6 +449,7 @@ def test_one_cutoff_for_all_is_not_asked_of_a_parent_with_several(train, several
     assert '`radial_cutoff`: asked 6.0, the parent has {' in node.exit_message
 
 
+@pytest.mark.long
 def test_the_cutoffs_of_the_parent_can_be_said_again(train, nep89):
     settings = {'radial_cutoff': 6.0, 'angular_cutoff': 5.0, 'steps': 1, 'batch_size': 2}
     for left_out in ('angular_cutoff', None):

@@ -114,6 +114,7 @@ def recorded_path() -> list[Frame]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_band_that_goes_in_again_climbs_to_the_saddle_that_single_points_see(run_band, cp2k_code):
     band = {'fmax': 0.05}
     begun, node = run_band(path_of(), TINY, {**band, 'max_steps': 2})

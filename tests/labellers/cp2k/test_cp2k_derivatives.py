@@ -21,6 +21,7 @@ DIRECTION = np.array([[1.0, 0.5, 0.3], [0.5, -0.4, 0.2], [0.3, 0.2, 0.6]])
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_forces_and_stress_are_derivatives_of_the_energy(cp2k_code, cspbi3):
     frame = cspbi3(6.1)
     along = np.zeros((5, 3))
