@@ -241,6 +241,19 @@ def make_code(localhost: Any) -> Callable[[str, str | Path], Any]:
 
 
 @pytest.fixture
+def without_codes() -> Iterator[None]:
+    """Hide the codes that other tests have made, for as long as a test runs."""
+    from aiida_perovmlip.installation.profile import find_codes
+
+    hidden = [code for name in ('mace', 'tblite', 'nep', 'cp2k', 'vasp', 'allegro') for code in find_codes(name)]
+    for code in hidden:
+        code.is_hidden = True
+    yield
+    for code in hidden:
+        code.is_hidden = False
+
+
+@pytest.fixture
 def python_code(make_code: Any) -> Any:
     """Return the Python that runs the tests: enough for plug-ins that need only numpy and ase."""
     return make_code('python', sys.executable)

@@ -154,6 +154,7 @@ def test_a_potential_without_the_file_that_a_tool_takes_is_refused(tmp_path):
         run_tool('mace-lammps', potential=potential)
 
 
+@pytest.mark.usefixtures('without_codes')
 def test_a_missing_code_says_how_to_make_one(tmp_path):
     with pytest.raises(ToolError, match='aiida-perovmlip setup --with allegro'):
         run_tool('allegro-lammps', potential=stand_in(tmp_path, 'allegro.nequip.zip', 'allegro'))

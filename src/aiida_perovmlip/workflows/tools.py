@@ -271,7 +271,8 @@ def _code_of(architecture: str) -> Any:
 
     if not architecture:
         return None
-    found = orm.QueryBuilder().append(orm.InstalledCode, filters={'label': architecture}).all(flat=True)
+    known = orm.QueryBuilder().append(orm.InstalledCode, filters={'label': architecture}).all(flat=True)
+    found = [code for code in known if not code.is_hidden]
     if len(found) == 1:
         return found[0]
     if found:
