@@ -245,7 +245,7 @@ def without_codes() -> Iterator[None]:
     """Hide the codes that other tests have made, for as long as a test runs."""
     from aiida_perovmlip.installation.profile import find_codes
 
-    hidden = [code for name in ('mace', 'tblite', 'nep', 'cp2k', 'vasp', 'allegro') for code in find_codes(name)]
+    hidden = find_codes()
     for code in hidden:
         code.is_hidden = True
     yield

@@ -67,6 +67,7 @@ def test_what_no_training_could_do_is_the_sentence_of_the_chain(refused, train, 
     assert nodes() == before
 
 
+@pytest.mark.usefixtures('without_codes')
 def test_an_architecture_or_code_that_is_not_there_is_a_sentence(refused, dataset):
     words = ('train', dataset.pk, '--architecture')
     assert 'there is no architecture `magic`; installed are' in refused(*words, 'magic')
