@@ -200,7 +200,7 @@ STACKS: dict[str, type[Stack]] = {'laptop': Laptop, 'cluster': Cluster}
 
 def clock_library() -> Path | None:
     """Return the library by which programs see another time than it is, or None where there is none."""
-    return next(Path('/usr/lib').glob('*/faketime/libfaketime.so.1'), None)
+    return next(Path('/usr/lib').glob('*/faketime/libfaketimeMT.so.1'), None)
 
 
 def _watch(folder: Path) -> list[str]:
