@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from click.testing import CliRunner
 
 from aiida_perovmlip.cli import main
@@ -20,6 +21,7 @@ def test_doctor_finds_a_code_that_works(make_code, tmp_path):
     assert 'numpy' in row
 
 
+@pytest.mark.usefixtures('without_codes')
 def test_doctor_fails_where_a_code_is_broken(localhost, tmp_path):
     from aiida.orm import InstalledCode
 
