@@ -24,6 +24,5 @@ ensure postgresql postgresql initdb /usr/lib/postgresql/*/bin/initdb
 ensure cp2k 'cp2k libopenblas0-pthread' cp2k.psmp cp2k.popt cp2k.ssmp cp2k.sopt
 ensure slurm 'slurm-wlm munge' sbatch
 ensure rabbitmq rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server
-ensure faketime faketime faketime
 ensure sshd openssh-server /usr/sbin/sshd
 exit 0

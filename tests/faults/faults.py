@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from external_package import install_external_package
-from stacks import BIN, CLOCK, STACKS, Cluster, Laptop, Stack, clock_library, run
+from stacks import BIN, STACKS, Cluster, Laptop, Stack, run
 
 from aiida_perovmlip.compute.checkpoint import FOLDER as CHECKPOINT
 from aiida_perovmlip.compute.checkpoint import STATE
@@ -255,31 +255,6 @@ def _files_of(folder: Path) -> list[Path]:
     return [path for path in (folder / JOURNAL, *states[-1:]) if path.is_file() and path.stat().st_size > 32]
 
 
-def move_clock(work: Work) -> None:
-    """Let the clock of the computer jump ahead by hours while jobs run, and then behind."""
-    clock = work.stack.folder / CLOCK
-    work.wait_for_jobs()
-    clock.write_text('+2h\n')
-    time.sleep(6.0)
-    clock.write_text('-3h\n')
-
-
-@contextlib.contextmanager
-def wrong_clock(stack: Stack) -> Iterator[None]:
-    """Let jobs look at a clock of their own, which is an hour behind at first."""
-    clock = stack.folder / CLOCK
-    clock.write_text('-1h\n')
-    try:
-        yield
-    finally:
-        clock.unlink()
-
-
-def no_clock() -> str:
-    """Return why the clock cannot be wrong here."""
-    return '' if clock_library() else 'libfaketime is not installed (Debian: faketime)'
-
-
 @dataclass(frozen=True)
 class Fault:
     """What happens, on which stacks, and to which work, whose training then needs at least so many legs."""
@@ -289,7 +264,6 @@ class Fault:
     training: dict[str, Any] = field(default_factory=dict)
     legs: int = 1
     prepare: Callable[[Stack], contextlib.AbstractContextManager[None]] | None = None
-    lack: Callable[[], str] = str
 
 
 @contextlib.contextmanager
@@ -331,13 +305,6 @@ FAULTS: dict[str, Fault] = {
     'stop_ssh': Fault(stop_ssh, (Cluster,)),
     'restart_controller': Fault(restart_controller, (Cluster,)),
     'damage_files': Fault(damage_files),
-    'move_clock': Fault(
-        move_clock,
-        training={'settings': {'pause': 7.0}, 'options': {'walltime': '60 s'}},
-        legs=2,
-        prepare=wrong_clock,
-        lack=no_clock,
-    ),
     'full_disk': Fault(make_room, prepare=full_disk),
     'time_limit': Fault(nothing, training={'settings': {'pause': 7.0}, 'options': {'walltime': '60 s'}}, legs=2),
     'out_of_memory': Fault(nothing, training={'settings': {'fits': 2, 'at': 5}}, legs=2),
@@ -436,9 +403,7 @@ def main() -> None:
         try:
             stack.start()
             for fault in arguments.fault or FAULTS:
-                if lack := FAULTS[fault].lack():
-                    print(f'{stack.name:<8} {fault:<20} not tried: {lack}', flush=True)
-                elif kind in FAULTS[fault].stacks:
+                if kind in FAULTS[fault].stacks:
                     found.append(strike(stack, fault))
                     print(_line(found[-1]), flush=True)
         finally:

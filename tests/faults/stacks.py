@@ -198,31 +198,6 @@ class Cluster(Stack):
 STACKS: dict[str, type[Stack]] = {'laptop': Laptop, 'cluster': Cluster}
 
 
-def clock_library() -> Path | None:
-    """Return the library by which programs see another time than it is, or None where there is none."""
-    return next(Path('/usr/lib').glob('*/faketime/libfaketimeMT.so.1'), None)
-
-
-def _watch(folder: Path) -> list[str]:
-    """Return the lines of shell by which jobs look at a clock of their own, where it stands in the folder."""
-    names = {
-        'FAKETIME_TIMESTAMP_FILE': folder / CLOCK,
-        'FAKETIME_NO_CACHE': 1,
-        'FAKETIME_DONT_FAKE_MONOTONIC': 1,
-        'DONT_FAKE_MONOTONIC': 1,
-        'LD_PRELOAD': clock_library(),
-    }
-    return [
-        f'if [ -e {folder / CLOCK} ]; then',
-        *(f'  export {name}={value}' for name, value in names.items()),
-        'fi',
-    ]
-
-
-CLOCK = 'clock'
-"""The file in the folder of a stack that says by how much the clocks of its jobs are wrong."""
-
-
 def cluster_file(folder: Path, label: str, codes: dict[str, object], connect: str = '{}', **computer: str) -> Path:
     """Write the file of a computer and its codes, each with its executable."""
     lines = (
@@ -234,11 +209,8 @@ def cluster_file(folder: Path, label: str, codes: dict[str, object], connect: st
         '  poll_interval: 1',
         '  node: {cores: 4, gpus: 2, walltime: 1 h}',
         'codes:',
+        *(f'  {name}: {{executable: {executable}}}' for name, executable in codes.items()),
     )
-    for name, executable in codes.items():
-        lines += (f'  {name}:', f'    executable: {executable}')
-        if clock_library() is not None:
-            lines += ('    prepend: |', *(f'      {line}' for line in _watch(folder)))
     path = folder / f'{label}.yaml'
     path.write_text('\n'.join(lines) + '\n')
     return path
