@@ -318,6 +318,8 @@ def judge(work: Work, legs: int) -> list[str]:
     from aiida import orm
     from ase.calculators.lj import LennardJones
 
+    from aiida_perovmlip.workflows.pool import has_lived
+
     faults = []
     label, train = (orm.load_node(pk) for pk in work.pks)
     for node in (label, train):
@@ -325,9 +327,8 @@ def judge(work: Work, legs: int) -> list[str]:
             faults.append(
                 f'{node.process_label} ended {node.process_state.value} [{node.exit_status}]: {node.exit_message}'
             )
-        # Of a job whose worker was killed between its birth and its first step there is a node, and nothing else, ever.
         jobs = node.base.links.get_outgoing(orm.CalcJobNode).all()
-        links = [link.link_label for link in jobs if link.node.is_terminated]
+        links = [link.link_label for link in jobs if has_lived(link.node)]
         if len(links) != len(set(links)):
             faults.append(f'{node.process_label} has started jobs twice: {sorted(links)}')
     if faults:

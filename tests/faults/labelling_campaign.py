@@ -181,6 +181,8 @@ def judge(node: Any, frames: list[Any], bad: int, python: Path) -> dict[str, Any
     from aiida import orm
     from ase.io import write
 
+    from aiida_perovmlip.workflows.pool import has_lived
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'frames.extxyz'
         plain = [atoms.copy() for atoms in frames]
@@ -197,8 +199,7 @@ def judge(node: Any, frames: list[Any], bad: int, python: Path) -> dict[str, Any
         if not same or abs(frame.energy - energy) > 1e-6 or np.abs(frame.forces - np.array(forces)).max() > 1e-5:
             wrong.append(number)
     jobs = [child for child in node.called if isinstance(child, orm.CalcJobNode)]
-    # Of a job whose worker was killed between its birth and its first step there is a node, and nothing else, ever.
-    lived = [link for link in node.base.links.get_outgoing(orm.CalcJobNode).all() if link.node.is_terminated]
+    lived = [link for link in node.base.links.get_outgoing(orm.CalcJobNode).all() if has_lived(link.node)]
     labels_made = [
         digest for job in jobs if 'dataset' in job.outputs for _, digest, _ in job.outputs.dataset.frames.with_digests()
     ]

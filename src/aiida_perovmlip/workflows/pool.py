@@ -15,6 +15,14 @@ PATIENCE = 60.0
 """Seconds after which a job that was started before the daemon was killed should have begun."""
 
 
+def has_lived(job: orm.ProcessNode) -> bool:
+    """Whether a job lives or has lived.
+
+    One that was killed between its birth and its first checkpoint is a node that nothing can ever run.
+    """
+    return job.is_terminated or bool(job.checkpoint)
+
+
 class PoolWorkChain(WorkChain):
     """Base of chains that keep a bounded number of jobs at work.
 
@@ -58,14 +66,11 @@ class PoolWorkChain(WorkChain):
         return {each.link_label: each.node for each in known.base.links.get_outgoing(link_type=LinkType.CREATE)}
 
     def _started(self, label: str) -> orm.ProcessNode | None:
-        """Return the job of a label that lives or has lived.
-
-        One that was killed between its birth and its first checkpoint is a node that nothing can ever run.
-        """
+        """Return the job of a label that lives or has lived."""
         query = orm.QueryBuilder().append(orm.WorkChainNode, filters={'id': self.node.pk}, tag='chain')
         query.append(orm.ProcessNode, with_incoming='chain', edge_filters={'label': label}, tag='job')
         jobs = query.order_by({'job': {'id': 'desc'}}).all(flat=True)
-        return next((job for job in jobs if job.is_terminated or job.checkpoint), None)
+        return next(filter(has_lived, jobs), None)
 
     def _nudge(self, pk: int) -> None:
         """Ask the daemon once more for a job that nobody has begun: it may have been killed before it could ask."""
