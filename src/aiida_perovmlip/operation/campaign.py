@@ -21,6 +21,9 @@ EVERY = 5.0
 Make = Callable[[], Any]
 """Returns the builder of an item; called when its turn has come, so that a thousand of them take no memory."""
 
+Tries = dict[str, list[tuple[str, int | None, int]]]
+"""State, exit status and PK of each process of each item, the oldest first."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -69,29 +72,35 @@ class Campaign:
         with self._alone():
             before: Standing | None = None
             while True:
-                due = self._due(wanted)
-                if due and self._has_room():
-                    self._group().add_nodes(daemon.submit(self._builder(due[0], wanted[due[0]])))
-                now = self.standing(len(due))
+                tries = self._tries()
+                due = [name for name in wanted if self._is_due(tries.get(name, []))]
+                if due and self._has_room(tries):
+                    process = daemon.submit(self._builder(due[0], wanted[due[0]]))
+                    self._group().add_nodes(process)
+                    tries.setdefault(due[0], []).append(('created', None, process.pk))
+                now = self._standing(tries, len(due))
                 if now != before:
                     yield now
                 if not due and not now.active:
                     return
-                if now == before or not due or not self._has_room():
+                if now == before or not due or not self._has_room(tries):
                     time.sleep(every)
                 before = now
 
     def standing(self, waiting: int | None = None) -> Standing:
         """Return how far it is; of an item that was tried again its last try counts."""
-        last = self._processes()
-        active = sum(state in ACTIVE for state, _, _ in last.values())
-        done = sum(state == 'finished' and not status for state, status, _ in last.values())
-        return Standing(self.name, active, done, len(last) - active - done, waiting)
+        return self._standing(self._tries(), waiting)
 
     def failed(self) -> dict[str, int]:
         """Return the PK of the last try of each item that failed."""
-        ended = {name: entry for name, entry in self._processes().items() if entry[0] not in ACTIVE}
-        return {name: pk for name, (state, status, pk) in ended.items() if state != 'finished' or status}
+        last = {item: tries[-1] for item, tries in self._tries().items()}
+        return {item: pk for item, (state, status, pk) in last.items() if _has_failed(state, status)}
+
+    def _standing(self, tries: Tries, waiting: int | None) -> Standing:
+        last = [each[-1] for each in tries.values()]
+        active = sum(state in ACTIVE for state, _, _ in last)
+        failed = sum(_has_failed(state, status) for state, status, _ in last)
+        return Standing(self.name, active, len(last) - active - failed, failed, waiting)
 
     def _builder(self, item: str, make: Make) -> Any:
         try:
@@ -111,11 +120,7 @@ class Campaign:
         group, _ = orm.Group.collection.get_or_create(label=f'{PREFIX}{self.name}')
         return group
 
-    def _processes(self) -> dict[str, tuple[str, int | None, int]]:
-        """Return state, exit status and PK of the last try of each item."""
-        return {item: tries[-1] for item, tries in self._tries().items()}
-
-    def _tries(self) -> dict[str, list[tuple[str, int | None, int]]]:
+    def _tries(self) -> Tries:
         from aiida import orm
 
         prefix = self._label('')
@@ -123,27 +128,23 @@ class Campaign:
         query = orm.QueryBuilder().append(
             orm.ProcessNode, filters={'label': {'like': f'{_escaped(prefix)}%'}}, project=project, tag='process'
         )
-        tries: dict[str, list[tuple[str, int | None, int]]] = {}
+        tries: Tries = {}
         for label, state, status, pk in query.order_by({'process': {'id': 'asc'}}).iterall():
             tries.setdefault(label.removeprefix(prefix), []).append((state, status, pk))
         return tries
 
-    def _due(self, wanted: Mapping[str, Make]) -> list[str]:
-        """Return the items that are to be submitted, in their order."""
-        tries = self._tries()
-        return [name for name in wanted if self._is_due(tries.get(name, []))]
-
     def _is_due(self, tries: list[tuple[str, int | None, int]]) -> bool:
+        """Whether an item is to be submitted."""
         if not tries:
             return True
         state, status, _ = tries[-1]
-        return state not in ACTIVE and (state != 'finished' or bool(status)) and len(tries) < self.attempts
+        return _has_failed(state, status) and len(tries) < self.attempts
 
-    def _has_room(self) -> bool:
+    def _has_room(self, tries: Tries) -> bool:
         """Whether another chain may be submitted."""
         from aiida import orm
 
-        if self.standing().active >= self.at_once:
+        if sum(each[-1][0] in ACTIVE for each in tries.values()) >= self.at_once:
             return False
         for label, bound in self.max_jobs.items():
             query = orm.QueryBuilder().append(orm.Computer, filters={'label': label}, tag='computer')
@@ -173,6 +174,11 @@ class Campaign:
                     f'another process runs the campaign `{self.name}` just now; wait for it, or stop it first.'
                 ) from None
             yield
+
+
+def _has_failed(state: str, status: int | None) -> bool:
+    """Whether a process has ended, and not well."""
+    return state not in ACTIVE and (state != 'finished' or bool(status))
 
 
 def _escaped(text: str) -> str:
