@@ -15,20 +15,19 @@ so that all of it takes minutes on a laptop; the error bars say what that costs.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from aiida import orm
-from aiida.manage.caching import enable_caching
 
 from aiida_perovmlip.calculations.functions.defects import make_defect
 from aiida_perovmlip.calculations.functions.structures import build_frames
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.importing import import_potential
-from aiida_perovmlip.launch import JobFailed, run_job, table
+from aiida_perovmlip.launch import run_job, table
 from aiida_perovmlip.query.codes import find_code
 from aiida_perovmlip.query.motion import diffusion_records
 from aiida_perovmlip.report.diffusion import write_arrhenius, write_msd
+from aiida_perovmlip.steps import run_study
 from aiida_perovmlip.workflows.diffusion import DiffusionWorkChain
 from aiida_perovmlip.workflows.diffusion_plan import forecast
 
@@ -83,26 +82,29 @@ def _told(value: float | None, how: str) -> str:
     return '?' if value is None else format(value, how)
 
 
-def run(arguments: argparse.Namespace) -> object:
-    """Run the study and return its node; None where it is only told what would be run."""
-    with enable_caching(identifier='aiida.calculations:perovmlip.*'):
-        code, potential = find_code(None, 'nep'), import_potential(arguments.potential, 'nep')
-        crystal, start = structures(REPEATS[arguments.protocol])
-        builder = DiffusionWorkChain.get_builder_from_protocol(
-            code,
-            potential,
-            start,
-            crystal=crystal,
-            protocol=arguments.protocol,
-            settings=SHORT if arguments.protocol == 'fast' else None,
-            seed=1,
-            max_concurrent=arguments.jobs,
-        )
-        builder.metadata.label = 'iodine vacancy of CsPbI3'
-        if arguments.dry_run:
-            print(forecast(builder, arguments.speed))
-            return None
-        return run_job(builder, 'Diffusion')
+def study(arguments: argparse.Namespace) -> None:
+    """Run the study and show it, or say what would be run."""
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    code, potential = find_code(None, 'nep'), import_potential(arguments.potential, 'nep')
+    crystal, start = structures(REPEATS[arguments.protocol])
+    builder = DiffusionWorkChain.get_builder_from_protocol(
+        code,
+        potential,
+        start,
+        crystal=crystal,
+        protocol=arguments.protocol,
+        settings=SHORT if arguments.protocol == 'fast' else None,
+        seed=1,
+        max_concurrent=arguments.jobs,
+    )
+    builder.metadata.label = 'iodine vacancy of CsPbI3'
+    if arguments.dry_run:
+        print(forecast(builder, arguments.speed))
+        return
+    node = run_job(builder, 'Diffusion')
+    show(node)
+    for write, name in ((write_arrhenius, 'arrhenius.svg'), (write_msd, 'msd.svg')):
+        print(f'Picture: {write(node, arguments.output / name).resolve()}')
 
 
 def main() -> None:
@@ -115,17 +117,7 @@ def main() -> None:
     parser.add_argument('--output', type=Path, default=Path('diffusion-vacancy'), help='folder of the pictures')
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time, each on one core')
     arguments = parser.parse_args()
-
-    try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        study = run(arguments)
-    except (JobFailed, LookupError, OSError, ValueError) as error:  # a sentence that says what to do
-        sys.exit(str(error))
-    if study is None:
-        return
-    show(study)
-    for write, name in ((write_arrhenius, 'arrhenius.svg'), (write_msd, 'msd.svg')):
-        print(f'Picture: {write(study, arguments.output / name).resolve()}')
+    run_study(lambda: study(arguments))
 
 
 if __name__ == '__main__':

@@ -16,15 +16,13 @@ of the published phase diagram of MA(1-x)FA(x)PbI3: the dry run lists its jobs w
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from aiida.manage.caching import enable_caching
-
 from aiida_perovmlip.importing import import_potential
-from aiida_perovmlip.launch import JobFailed, run_job
+from aiida_perovmlip.launch import run_job
 from aiida_perovmlip.query.codes import find_code
 from aiida_perovmlip.report.phase_map import describe_map, write_damping, write_diagram, write_oscillations, write_ramps
+from aiida_perovmlip.steps import run_study
 from aiida_perovmlip.workflows.phase_map import PhaseMapWorkChain
 from aiida_perovmlip.workflows.phase_map_plan import forecast, protocols
 
@@ -36,24 +34,27 @@ PICTURES = {
 }
 
 
-def run(arguments: argparse.Namespace) -> object:
-    """Run the map and return its node; None where it is only told what would be run."""
-    with enable_caching(identifier='aiida.calculations:perovmlip.*'):
-        builder = PhaseMapWorkChain.get_builder_from_protocol(
-            find_code(None, 'nep'),
-            import_potential(arguments.potential, 'nep'),
-            protocol=arguments.protocol,
-            settings={'compositions': [arguments.formula]} if arguments.formula else None,
-            seed=1,
-            max_concurrent=arguments.jobs,
-        )
-        builder.metadata.label = 'phases over temperature'
-        if arguments.dry_run:
-            published = protocols()[arguments.protocol].get('speed')
-            where = 'as given' if arguments.speed else 'as published'
-            print(forecast(builder, arguments.speed or published, where))
-            return None
-        return run_job(builder, 'Phases')
+def study(arguments: argparse.Namespace) -> None:
+    """Run the map and show it, or say what would be run."""
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    builder = PhaseMapWorkChain.get_builder_from_protocol(
+        find_code(None, 'nep'),
+        import_potential(arguments.potential, 'nep'),
+        protocol=arguments.protocol,
+        settings={'compositions': [arguments.formula]} if arguments.formula else None,
+        seed=1,
+        max_concurrent=arguments.jobs,
+    )
+    builder.metadata.label = 'phases over temperature'
+    if arguments.dry_run:
+        published = protocols()[arguments.protocol].get('speed')
+        where = 'as given' if arguments.speed else 'as published'
+        print(forecast(builder, arguments.speed or published, where))
+        return
+    node = run_job(builder, 'Phases')
+    print(describe_map(node))
+    pictures = [write(node, arguments.output / name) for name, write in PICTURES.items()]
+    print('\nPictures: ' + ', '.join(str(picture.resolve()) for picture in pictures))
 
 
 def main() -> None:
@@ -67,17 +68,7 @@ def main() -> None:
     parser.add_argument('--output', type=Path, default=Path('phase-ramp'), help='folder of the pictures')
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time, each on one core')
     arguments = parser.parse_args()
-
-    try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        study = run(arguments)
-    except (JobFailed, LookupError, OSError, ValueError) as error:  # a sentence that says what to do
-        sys.exit(str(error))
-    if study is None:
-        return
-    print(describe_map(study))
-    pictures = [write(study, arguments.output / name) for name, write in PICTURES.items()]
-    print('\nPictures: ' + ', '.join(str(picture.resolve()) for picture in pictures))
+    run_study(lambda: study(arguments))
 
 
 if __name__ == '__main__':

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
@@ -40,27 +42,30 @@ def _leave_it_to_the_system(connection: Any, _: Any) -> None:
         connection.execute('PRAGMA synchronous=OFF')
 
 
-CONFIG: list[pytest.Config] = []
+class Failures:
+    """Prints each failure at once: a run that is cut off tells what it saw."""
+
+    def __init__(self, printer: Any) -> None:
+        self.printer = printer
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Print a failure."""
+        if report.failed:
+            said = report.longreprtext[-3000:]
+            self.printer.write_line(f'\nFAILED {report.nodeid} ({report.when}, {report.duration:.1f} s)\n{said}')
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the settings of the run."""
-    CONFIG[:] = [config]
+    """Print failures where this is the process that prints."""
+    if (printer := config.pluginmanager.get_plugin('terminalreporter')) is not None:
+        config.pluginmanager.register(Failures(printer))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files of slow tests, so that no worker is left with one of them at the end."""
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Print each failure at once: a run that is cut off tells what it saw."""
-    printer = CONFIG[0].pluginmanager.get_plugin('terminalreporter')
-    if report.failed and printer is not None and not hasattr(CONFIG[0], 'workerinput'):
-        printer.write_line(
-            f'\nFAILED {report.nodeid} ({report.when}, {report.duration:.1f} s)\n{report.longreprtext[-3000:]}'
-        )
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -336,6 +341,26 @@ def processes_in() -> Callable[[Path], list[int]]:
         return found
 
     return find
+
+
+@pytest.fixture(scope='session')
+def kill_with_its_program(processes_in: Any) -> Callable[[Any, Path, str], None]:
+    """Return a function that kills a run once its second state is saved, and sees that its program dies with it."""
+
+    def kill(process: Any, folder: Path, program: str) -> None:
+        try:
+            while process.poll() is None and not (folder / 'checkpoint' / '000002').is_dir():
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        for _ in range(100):
+            if not processes_in(folder / program):
+                break
+            time.sleep(0.1)
+        assert processes_in(folder / program) == []
+
+    return kill
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -439,7 +438,7 @@ def test_a_gpumd_that_reaches_no_state_is_ended_all_the_same(stand_in, tmp_path,
         simulate(tmp_path / 'run', {**LONG, 'save_every': 20_000}, seconds_left=Clock(5))
 
 
-def test_a_killed_run_takes_gpumd_with_it_and_goes_on_without_a_gap(stand_in, tmp_path, processes_in):
+def test_a_killed_run_takes_gpumd_with_it_and_goes_on_without_a_gap(stand_in, tmp_path, kill_with_its_program):
     stand_in('slow')
     folder = tmp_path / 'run'
     code = (
@@ -447,17 +446,7 @@ def test_a_killed_run_takes_gpumd_with_it_and_goes_on_without_a_gap(stand_in, tm
         f'from test_gpumd_engine import LONG, simulate; simulate(Path({str(folder)!r}), LONG)'
     )
     process = subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ))
-    try:
-        while process.poll() is None and not (folder / 'checkpoint' / '000002').is_dir():
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    for _ in range(100):
-        if not processes_in(folder / 'gpumd'):
-            break
-        time.sleep(0.1)
-    assert processes_in(folder / 'gpumd') == []
+    kill_with_its_program(process, folder, 'gpumd')
     stand_in()
     simulate(folder, LONG)
     columns = columns_of(folder)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -321,21 +320,11 @@ simulate(Path(sys.argv[1]), {given!r})
 """
 
 
-def test_a_killed_run_takes_lammps_with_it_and_goes_on_without_a_gap(lammps, tmp_path, processes_in):
+def test_a_killed_run_takes_lammps_with_it_and_goes_on_without_a_gap(lammps, tmp_path, kill_with_its_program):
     folder, given = tmp_path / 'run', {**LONG, 'steps': 8000, 'save_every': 1000}
     script = SCRIPT.format(tests=str(Path(__file__).parent), source=str(SOURCE), given=given)
     process = subprocess.Popen([sys.executable, '-c', textwrap.dedent(script), str(folder)])
-    try:
-        while process.poll() is None and not (folder / 'checkpoint' / '000002').is_dir():
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    for _ in range(100):
-        if not processes_in(folder / 'lammps'):
-            break
-        time.sleep(0.1)
-    assert processes_in(folder / 'lammps') == []
+    kill_with_its_program(process, folder, 'lammps')
     _, recorder = simulate(folder, given)
     columns = columns_of(folder, 5.0)
     refuse_gaps(columns, given)

@@ -12,7 +12,7 @@ from aiida_perovmlip.calculations.functions.paths import cut_path, finish_path
 from aiida_perovmlip.calculations.neb import NebCalculation
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.workflows.pool import PoolWorkChain
-from aiida_perovmlip.workflows.training import fill, given, how_it_ended, unknown_options
+from aiida_perovmlip.workflows.training import fill, given, how_it_ended, problem_of_legs
 
 JOB = NebCalculation.exit_codes
 LEGS = 4
@@ -203,11 +203,4 @@ def define_job_codes(spec: ProcessSpec) -> None:
 
 
 def _validate(inputs: Mapping[str, Any], _: Any) -> str | None:
-    """Refuse what no job could do; the job looks at potential and path itself."""
-    if inputs['max_iterations'].value < 1:
-        return f'`max_iterations` is {inputs["max_iterations"].value} but has to be at least 1.'
-    unknown = unknown_options(inputs['options'].get_dict(), NebCalculation)
-    if unknown:
-        return unknown
-    validate = NebCalculation.spec().inputs.validator
-    return validate(inputs, None) if validate is not None else None
+    return problem_of_legs(inputs, NebCalculation)

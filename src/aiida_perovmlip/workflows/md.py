@@ -18,7 +18,7 @@ from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.data.trajectory import TrajectoryData
 from aiida_perovmlip.workflows.pool import PoolWorkChain
-from aiida_perovmlip.workflows.training import fill, given, how_it_ended, unknown_options
+from aiida_perovmlip.workflows.training import fill, given, how_it_ended, problem_of_legs
 
 JOB = MdCalculation.exit_codes
 LEGS = 100
@@ -283,11 +283,4 @@ def _define_exit_codes(spec: ProcessSpec) -> None:
 
 
 def _validate(inputs: Mapping[str, Any], _: Any) -> str | None:
-    """Refuse what no job could do; the job looks at all else itself."""
-    if inputs['max_iterations'].value < 1:
-        return f'`max_iterations` is {inputs["max_iterations"].value} but has to be at least 1.'
-    unknown = unknown_options(inputs['options'].get_dict(), MdCalculation)
-    if unknown:
-        return unknown
-    validate = MdCalculation.spec().inputs.validator
-    return validate(inputs, None) if validate is not None else None
+    return problem_of_legs(inputs, MdCalculation)

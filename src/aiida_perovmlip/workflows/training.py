@@ -64,3 +64,14 @@ def unknown_options(options: Mapping[str, Any], process: Any) -> str | None:
     """Return a sentence where jobs have no such options."""
     unknown = sorted(set(options) - set(process.spec().inputs['metadata']['options']))
     return f'jobs have no option {", ".join(map(repr, unknown))}.' if unknown else None
+
+
+def problem_of_legs(inputs: Mapping[str, Any], process: Any) -> str | None:
+    """Return a sentence where a chain of jobs of one kind would start what no job can do; the job looks at the rest."""
+    if inputs['max_iterations'].value < 1:
+        return f'`max_iterations` is {inputs["max_iterations"].value} but has to be at least 1.'
+    unknown = unknown_options(inputs['options'].get_dict(), process)
+    if unknown:
+        return unknown
+    validate = process.spec().inputs.validator
+    return validate(inputs, None) if validate is not None else None
