@@ -55,11 +55,14 @@ def run_study(study: Callable[[], None]) -> None:
     """Run a study with caching of its jobs; an error that a user can mend ends it with its sentence alone."""
     from aiida.manage.caching import enable_caching
 
-    try:
-        with enable_caching(identifier='aiida.calculations:perovmlip.*'):
+    wrong = None
+    with enable_caching(identifier='aiida.calculations:perovmlip.*'):  # it stays on where an exception leaves the block
+        try:
             study()
-    except (JobFailed, LookupError, OSError, ValueError) as error:
-        sys.exit(str(error))
+        except (JobFailed, LookupError, OSError, ValueError) as error:
+            wrong = str(error)
+    if wrong is not None:
+        sys.exit(wrong)
 
 
 # ---------------------------------------------------------------------- what would be run

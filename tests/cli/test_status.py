@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from plumpy.process_states import ProcessState
 
 from aiida_perovmlip.cli import main
+from aiida_perovmlip.watching import ACTIVE
 
 
 def status(*words):
@@ -32,7 +33,15 @@ def stuck(localhost):
     node.set_process_state(ProcessState.KILLED)
 
 
-def test_where_nothing_is_at_work_nobody_has_to_act():
+@pytest.fixture
+def at_rest():
+    """End the processes that other tests have stored and never run."""
+    query = orm.QueryBuilder().append(orm.ProcessNode, filters={'attributes.process_state': {'in': list(ACTIVE)}})
+    for node in query.all(flat=True):
+        node.set_process_state(ProcessState.KILLED)
+
+
+def test_where_nothing_is_at_work_nobody_has_to_act(at_rest):
     answer = status()
     assert answer.exit_code == 0, answer.output
     assert 'Nothing is at work.' in answer.output

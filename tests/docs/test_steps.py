@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from aiida.manage.caching import get_use_cache
 
 from aiida_perovmlip.steps import Planned, describe_plan, heads_of_level, planned_labels, run_study, study_parser
 
@@ -29,6 +30,7 @@ def test_an_error_of_a_study_ends_it_with_its_sentence():
 
     with pytest.raises(SystemExit, match=r'^there is nothing to study\.$'):
         run_study(study)
+    assert not get_use_cache(identifier='aiida.calculations:perovmlip.label')  # as before it
 
 
 def test_options_that_are_no_json_are_refused(capsys):
