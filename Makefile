@@ -34,7 +34,7 @@ help:
 	echo
 	echo 'PYTHON=python3.12   the Python to use, 3.11 or newer'
 	echo 'PREFIX=DIR          where environments of plug-ins lie; else ~/.local/share/aiida-perovmlip'
-	echo 'WORKERS=2            how many tests run at the same time'
+	echo 'WORKERS=3            how many tests run at the same time'
 	echo 'TORCH=cpu|gpu|as-is which build of torch may be installed'
 
 demo: export AIIDA_PATH := $(CURDIR)/.demo

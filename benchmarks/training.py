@@ -1,8 +1,9 @@
 """What the plug-in adds to a training, beside the same trainer started by hand in the same run.
 
 Trains by `TrainCalculation`, from submission to stored outputs; then runs the trainer's bare command in a new folder
-with the files that the job had written for it. Prints both wall times and their ratio. Make the training at least five
-minutes long by `--settings`: what is added does not grow with it. Works in a temporary profile of its own.
+with the files that the job had written for it. Prints wall and processor times of both, AiiDA's own included, and their
+ratios; processor time does not change with what else the machine does. Make the training at least five minutes long by
+`--settings`: most of what is added does not grow with it. Works in a temporary profile of its own.
 
 With `--together` both run at the same time, on as many cores each: on a machine that has other work too, this hits both
 alike, so that the ratio stays what it is. Both have one thread a core that sleeps where it waits: the trainers' own
@@ -26,11 +27,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from aiida_perovmlip.compute.harness import processor_time
+
 COMMAND = 'command.json'
 
 
-def by_hand(workdir: Path, python: Path, architecture: str, folder: Path) -> float:
-    """Return the seconds of the trainer's own command, in a folder with the files that it reads."""
+def by_hand(workdir: Path, python: Path, architecture: str, folder: Path) -> tuple[float, float]:
+    """Return wall and processor time of the trainer's own command, in a folder with the files that it reads."""
     record = workdir / COMMAND
     for path in workdir.iterdir():
         if path.is_file() and path.stat().st_mtime <= record.stat().st_mtime:
@@ -39,16 +42,16 @@ def by_hand(workdir: Path, python: Path, architecture: str, folder: Path) -> flo
     command = started['command']
     if architecture == 'nep':  # our child drives neppo by its Python interface; this is its own command
         command = [str(python.parent / 'neppo'), 'train', '.', '--device', 'cpu']
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), processor_time()
     with (folder / 'by-hand.log').open('w') as log:
         subprocess.run(
             command, cwd=folder, env={**os.environ, **started['environment']}, stdout=log, stderr=log, check=True
         )
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, processor_time() - used
 
 
-def beside(root: Path, python: Path, architecture: str, folder: Path) -> float:
-    """Wait for the files of the job to come, and return the seconds of the trainer's own command beside it."""
+def beside(root: Path, python: Path, architecture: str, folder: Path) -> tuple[float, float]:
+    """Wait for the files of the job to come, and return the times of the trainer's own command beside it."""
     while True:
         found = next(root.rglob(COMMAND), None)
         if found is not None:
@@ -57,8 +60,8 @@ def beside(root: Path, python: Path, architecture: str, folder: Path) -> float:
         time.sleep(0.2)
 
 
-def by_plugin(arguments: argparse.Namespace) -> tuple[float, Any]:
-    """Return the seconds of a job, from submission to stored outputs, and its node."""
+def by_plugin(arguments: argparse.Namespace) -> tuple[float, float, Any]:
+    """Return wall and processor time of a job, from submission to stored outputs, and its node."""
     from aiida import orm
     from aiida.engine import run_get_node
 
@@ -75,11 +78,12 @@ def by_plugin(arguments: argparse.Namespace) -> tuple[float, Any]:
     builder.settings = json.loads(arguments.settings)
     resources = {'num_machines': 1, 'num_mpiprocs_per_machine': 1, 'num_cores_per_mpiproc': arguments.cores}
     builder.metadata.options.resources = resources
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     node = run_get_node(builder)[1]
     if not node.is_finished_ok:
         raise SystemExit(node.exit_message)
-    return time.perf_counter() - begun, node
+    told = node.outputs.results['seconds']
+    return time.perf_counter() - begun, time.process_time() - used + told['cpu'], node
 
 
 def main() -> None:
@@ -113,14 +117,17 @@ def main() -> None:
         with ThreadPoolExecutor() as pool:
             root = Path(folder) / '.aiida' / 'work'
             alongside = pool.submit(beside, root, python, name, Path(bare)) if arguments.together else None
-            seconds, node = by_plugin(arguments)
+            seconds, used, node = by_plugin(arguments)
             hand = alongside.result() if alongside is not None else None
         if hand is None:
             hand = by_hand(Path(node.get_remote_workdir()), python, name, Path(bare))
         task = node.outputs.results['seconds']['task']
-        print(f'{name}, {arguments.cores} cores: by hand {hand:.1f} s, by the plug-in {seconds:.1f} s')
-        print(f'of which its task {task:.1f} s')
-        print(f'ratio {seconds / hand:.3f}')
+        wall, cpu = hand
+        print(f'{name}, {arguments.cores} cores           wall s   CPU s')
+        print(f'by hand                {wall:8.1f} {cpu:8.1f}')
+        print(f'by the plug-in         {seconds:8.1f} {used:8.1f}')
+        print(f'of which its task      {task:8.1f}')
+        print(f'ratio                  {seconds / wall:8.3f} {used / cpu:8.3f}')
 
 
 if __name__ == '__main__':

@@ -54,6 +54,7 @@ def test_a_training_answers_with_facts_versions_and_seconds(training):
     assert response.results['effective']['cutoff'] == 5.0
     assert response.versions['numpy'] == np.__version__
     assert response.seconds['total'] >= response.seconds['task'] > 0
+    assert response.seconds['cpu'] > 0
     assert response.peak_memory_mb > 1
 
 

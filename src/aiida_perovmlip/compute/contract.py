@@ -96,7 +96,7 @@ class Response:
     :param results: what the task found, as plain JSON; files of arrays lie beside it.
     :param error: `type`, `message` and, for a fault of the program, `traceback`.
     :param versions: version of Python and of each package that matters.
-    :param seconds: wall time in s of the `task` itself and of everything (`total`).
+    :param seconds: wall time in s of the `task` and of everything (`total`); processor time of all cores (`cpu`).
     :param peak_memory_mb: largest resident memory of the job's process in MB.
     """
 

@@ -31,6 +31,7 @@ def main(folder: Path | None = None) -> int:
     except BaseException as error:
         describe_failure(response, error)
     response.seconds['total'] = round(time.monotonic() - started, 3)
+    response.seconds['cpu'] = processor_time()
     response.peak_memory_mb = peak_memory()
     response.write(folder)
     if response.error:
@@ -120,6 +121,12 @@ def peak_memory() -> float:
     unit = 1024**2 if sys.platform == 'darwin' else 1024
     used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return round(used / unit, 1)
+
+
+def processor_time() -> float:
+    """Return the processor time in s of this process and of its children that have ended, of all cores together."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(sum(each.ru_utime + each.ru_stime for each in used), 3)
 
 
 def leave(code: int) -> NoReturn:

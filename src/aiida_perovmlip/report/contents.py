@@ -112,7 +112,7 @@ class PotentialCard:
 class TrainingRecord:
     """The process that made a potential.
 
-    :param seconds: wall time in s by stage, such as `total`.
+    :param seconds: time in s by stage, such as `total`.
     :param parent_uuid: the potential that training started from; empty for training from scratch.
     """
 
