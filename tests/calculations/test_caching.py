@@ -39,8 +39,7 @@ def label_job(python_code: Any, make_frames: Any) -> Callable[[type], Any]:
     'module', ['compute.summary', 'data.dataset', 'calculations.base', 'calculations.label', 'parsers.response']
 )
 def test_an_edit_of_what_makes_the_outputs_changes_the_version(label_job, monkeypatch, tmp_path, module):
-    job = label_job()
-    before = job.CACHE_VERSION
+    before = label_job().CACHE_VERSION
     host_sources = base.host_sources
 
     def edited(modules):
@@ -49,9 +48,9 @@ def test_an_edit_of_what_makes_the_outputs_changes_the_version(label_job, monkey
         copy.write_text(found[f'aiida_perovmlip.{module}'].read_text() + '\n# edited\n')
         return {**found, f'aiida_perovmlip.{module}': copy}
 
-    assert before == job.CACHE_VERSION
+    assert before == label_job().CACHE_VERSION
     monkeypatch.setattr(base, 'host_sources', edited)
-    assert before != job.CACHE_VERSION
+    assert before != label_job().CACHE_VERSION
 
 
 def test_an_edit_of_a_subclass_from_elsewhere_changes_the_version(label_job, monkeypatch, tmp_path):
@@ -63,10 +62,10 @@ def test_an_edit_of_a_subclass_from_elsewhere_changes_the_version(label_job, mon
         'from aiida_perovmlip.calculations.label import LabelCalculation\nimport job_beside\n'
         'class MyLabel(LabelCalculation):\n    pass\n'
     )
-    job = label_job(importlib.import_module('job_from_elsewhere').MyLabel)
-    before = job.CACHE_VERSION
+    process = importlib.import_module('job_from_elsewhere').MyLabel
+    before = label_job(process).CACHE_VERSION
     (tmp_path / 'job_beside.py').write_text('FACTOR = 2000\n')
-    assert before != job.CACHE_VERSION
+    assert before != label_job(process).CACHE_VERSION
 
 
 @pytest.mark.parametrize('process', [LabelCalculation, TrainCalculation, TrainMaceCalculation, EvaluateCalculation])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from aiida_perovmlip.calculations import sources
-from aiida_perovmlip.calculations.sources import host_sources, job_sources
+from aiida_perovmlip.calculations.sources import host_sources, job_sources, pack
 from aiida_perovmlip.compute import registry
 
 NUMBER = itertools.count()
@@ -45,10 +44,9 @@ def taken(reference: str) -> dict[str, Path | None]:
 
 def value_in_job(reference: str, folder: Path) -> str:
     """Return `VALUE` of a module, as a Python sees it that has what is taken and nothing else."""
-    for path, file in taken(reference).items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, folder / path) if file else (folder / path).touch()
-    code = f'import sys; sys.path.insert(0, {str(folder)!r}); import {reference.partition(":")[0]} as m; print(m.VALUE)'
+    packed = folder.with_suffix('.zip')
+    pack(taken(reference), packed)
+    code = f'import sys; sys.path.insert(0, {str(packed)!r}); import {reference.partition(":")[0]} as m; print(m.VALUE)'
     return subprocess.run([sys.executable, '-I', '-c', code], capture_output=True, text=True, check=True).stdout.strip()
 
 

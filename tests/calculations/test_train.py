@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -47,17 +48,22 @@ def test_a_training_gives_a_potential_a_curve_and_what_was_really_done(train, tr
 
 
 def test_the_same_inputs_give_the_same_potential(train):
-    first, second = (train()[0]['potential'] for _ in range(2))
+    runs = [train() for _ in range(2)]
+    first, second = (outputs['potential'] for outputs, _ in runs)
     assert first.uuid != second.uuid
     assert first.content_hash == second.content_hash
     assert first.base.caching.compute_hash() == second.base.caching.compute_hash()
+    sources = {node.base.repository.get_object('sources.zip').key for _, node in runs}
+    assert len(sources) == 1  # the repository has one copy of them
 
 
 def test_what_ran_can_be_read_in_the_job(train):
     _, node = train()
     repository = node.base.repository
-    assert 'class Reference' in repository.get_object_content('aiida_perovmlip/compute/architectures/reference.py')
+    assert sorted(repository.list_object_names()) == ['.aiida', '_aiidasubmit.sh', 'request.json', 'sources.zip']
     assert '"seed": 0' in repository.get_object_content('request.json')
+    with repository.open('sources.zip', 'rb') as handle, ZipFile(handle) as packed:
+        assert b'class Reference' in packed.read('aiida_perovmlip/compute/architectures/reference.py')
 
 
 @pytest.mark.parametrize(

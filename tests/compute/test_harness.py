@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from aiida_perovmlip.calculations.sources import job_sources
+from aiida_perovmlip.calculations.sources import SOURCES, job_sources, pack
 from aiida_perovmlip.compute import contract, harness, registry
 from aiida_perovmlip.compute.contract import Request, Response, Status, name_non_finite
 from aiida_perovmlip.compute.frames import write_folder
@@ -124,14 +124,11 @@ def test_the_wall_time_stops_a_task_before_the_scheduler_does(training):
 
 
 def start(folder, sources, **options):
-    for path, source in sources.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes() if source else b'')
+    pack(sources, folder / SOURCES)
     return subprocess.Popen(
         [sys.executable, '-m', 'aiida_perovmlip.compute.harness'],
         cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(folder)},
+        env={**os.environ, 'PYTHONPATH': str(folder / SOURCES)},
         **options,
     )
 
@@ -188,5 +185,5 @@ def test_the_sources_of_a_job_import_without_aiida(tmp_path):
         assert process.wait(timeout=60) == 1  # no request: but everything was imported
         module = registry.reference('architectures', name).partition(':')[0]
         code = f'import sys, {module}; assert not any(m.split(".")[0] in ("aiida", "torch") for m in sys.modules)'
-        environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+        environment = {**os.environ, 'PYTHONPATH': str(tmp_path / SOURCES)}
         subprocess.run([sys.executable, '-c', code], check=True, cwd=tmp_path, env=environment)

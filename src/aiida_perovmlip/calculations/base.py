@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from aiida.engine import CalcJobProcessSpec
 from aiida.plugins import ParserFactory
 
 from aiida_perovmlip.calculations.resources import ResourcedCalculation
-from aiida_perovmlip.calculations.sources import HARNESS, digest, host_sources, job_sources, source_of
+from aiida_perovmlip.calculations.sources import HARNESS, SOURCES, digest, host_sources, job_sources, pack, source_of
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.compute.contract import LOG, PROGRESS, REQUEST, RESPONSE, Request, Response
 from aiida_perovmlip.compute.settings import SettingsError, read_settings
@@ -89,10 +90,10 @@ class ComputeCalculation(ResourcedCalculation):
 
     # ------------------------------------------------------------------ submission
 
-    @property
+    @cached_property
     def CACHE_VERSION(self) -> int:  # noqa: N802
         """A digest of all sources that shape the outputs: an edited task is never served an old result."""
-        return digest([*self._sources().values(), *host_sources(self._host_modules()).values()])
+        return digest([*self._sources.values(), *host_sources(self._host_modules()).values()])
 
     def _host_modules(self) -> list[str]:
         """Return the modules of the AiiDA side that make the inputs and outputs: those of the class and the parser."""
@@ -100,14 +101,13 @@ class ComputeCalculation(ResourcedCalculation):
         classes = [each.__module__ for each in (*type(self).__mro__, *parser.__mro__)]
         return sorted({module for module in classes if module.partition('.')[0] not in ENGINE})
 
+    @cached_property
     def _sources(self) -> dict[str, Path | None]:
         return job_sources(registry.reference('tasks', self.task), self.plugins().values())
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the request, take the sources along, and name the files to bring back."""
-        for path, source in self._sources().items():
-            with _open(folder, path) as handle:
-                handle.write(source.read_bytes() if source else b'')
+        pack(self._sources, Path(folder.abspath) / SOURCES)
         request = Request(
             task=registry.reference('tasks', self.task),
             plugins=self.plugins(),
@@ -118,8 +118,7 @@ class ComputeCalculation(ResourcedCalculation):
             device=self.inputs.metadata.options.device,
             walltime=self.inputs.metadata.options.get('max_wallclock_seconds', None),
         )
-        with _open(folder, REQUEST) as handle:
-            handle.write(request.dump().encode())
+        Path(folder.abspath, REQUEST).write_text(request.dump(), encoding='utf-8')
         code = CodeInfo()
         code.code_uuid = self.inputs.code.uuid
         code.cmdline_params = ['-m', HARNESS]
@@ -127,7 +126,7 @@ class ComputeCalculation(ResourcedCalculation):
         code.join_files = True
         info = CalcInfo()
         info.codes_info = [code]
-        info.prepend_text = 'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"\nunset PYTHONSAFEPATH'
+        info.prepend_text = f'export PYTHONPATH="$PWD/{SOURCES}${{PYTHONPATH:+:$PYTHONPATH}}"\nunset PYTHONSAFEPATH'
         info.local_copy_list = [(node.uuid, '.', name) for name, node in self.folders().items()]
         info.retrieve_list = [RESPONSE, PROGRESS, LOG, *self.retrieved]
         info.retrieve_temporary_list = list(self.products)
@@ -164,13 +163,6 @@ def results_of(response: Response, **more: Any) -> orm.Dict:
     """Return what a job says that it did, with what it took to do it."""
     about = {'seconds': response.seconds, 'versions': response.versions, 'device': response.device}
     return orm.Dict({**response.results, **about, 'peak_memory_mb': response.peak_memory_mb, **more})
-
-
-def _open(folder: Folder, path: str) -> Any:
-    """Open a file of the job's folder for writing, with the folders around it."""
-    target = Path(folder.abspath) / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target.open('wb')
 
 
 def _define_exit_codes(spec: CalcJobProcessSpec) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_perovmlip.calculations.base import ComputeCalculation, check_plugin
@@ -95,7 +96,8 @@ class LabelCalculation(ComputeCalculation):
         cls, node: orm.CalcJobNode, response: Response | None, folder: Path
     ) -> Iterator[tuple[str, orm.Data]]:
         """Yield the labelled dataset; the journal is enough where the job was killed before it could answer."""
-        journal = Journal.read(folder / JOURNAL, len(node.inputs.frames))
+        inputs = node.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+        journal = Journal.read(folder / JOURNAL, len(inputs['frames']))
         answer = dict(response.results) if response is not None else {}
         if answer or journal.done.any():
             if not answer or journal.n_unreadable:  # only what can be read counts
@@ -105,7 +107,9 @@ class LabelCalculation(ComputeCalculation):
         if journal.n_unreadable or any(entry['kind'] in PASSING for entry in journal.failed.values()):
             node.base.caching.is_valid_cache = False  # another run may well do better
         if journal.done.sum() > len(journal.failed):
-            yield 'dataset', DatasetData.from_frames(_labelled(node, journal), _level(node))
+            labelled = _labelled(inputs['frames'], journal, node.uuid)
+            level = level_of(inputs['labeller'].value, inputs['settings'].get_dict(), inputs.get('potential'))
+            yield 'dataset', DatasetData.from_frames(labelled, level)
         elif answer.get('n_labelled'):
             raise FileNotFoundError(f'the job labelled {answer["n_labelled"]} frames, but not one is in {JOURNAL}.')
 
@@ -183,9 +187,9 @@ def _read_entry(line: bytes, n_frames: int) -> dict[str, Any] | None:
     return entry if all(isinstance(entry.get(name), kind) for name, kind in kinds.items()) else None
 
 
-def _labelled(node: orm.CalcJobNode, journal: Journal) -> Iterator[Frame]:
+def _labelled(given: DatasetData, journal: Journal, source: str) -> Iterator[Frame]:
     """Yield each frame with the label that was made of it, and of no other."""
-    for (index, digest, frame), entry in zip(node.inputs.frames.frames.with_digests(), journal.labels(), strict=True):
+    for (index, digest, frame), entry in zip(given.frames.with_digests(), journal.labels(), strict=True):
         if entry is None:
             continue
         if entry['digest'] != digest.hex():
@@ -197,15 +201,8 @@ def _labelled(node: orm.CalcJobNode, journal: Journal) -> Iterator[Frame]:
             forces=np.array(entry['forces']),
             stress=stress,
             head='default',
-            source=node.uuid,
+            source=source,
         )
-
-
-def _level(node: orm.CalcJobNode) -> Level:
-    """Return the level of theory of the labels."""
-    return level_of(
-        node.inputs.labeller.value, node.inputs.settings.get_dict(), getattr(node.inputs, 'potential', None)
-    )
 
 
 def level_of(labeller: str, settings: dict[str, Any], potential: PotentialData | None = None) -> Level:

@@ -8,10 +8,14 @@ import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.metadata import packages_distributions
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 HARNESS = 'aiida_perovmlip.compute.harness'
 OURS = 'aiida_perovmlip'
+SOURCES = 'sources.zip'
+"""The file of a job that Python imports them from: one file takes less to send and to store than many."""
+
 TRAVELLING = f'{OURS}.compute.'
 INSTALLED = ('site-packages', 'dist-packages')
 """Folders in which modules lie beside each other that have nothing to do with each other."""
@@ -33,6 +37,16 @@ def job_sources(task: str, plugins: Iterable[str]) -> dict[str, Path | None]:
     modules = _closure(start, lambda name: _travels(name) or belongs(_top(name)))
     paths = {_path_in_job(module, file): file for module, file in modules.items()}
     return dict(sorted({**_packages_of_ours(modules), **paths}.items()))
+
+
+def pack(sources: Mapping[str, Path | None], target: Path) -> None:
+    """Write sources into one file; equal sources are equal bytes, of which the repository keeps one copy."""
+    folders = {f'{folder}/' for path in sources for folder in PurePosixPath(path).parents} - {'./'}
+    with ZipFile(target, 'w') as packed:
+        for folder in sorted(folders):  # else Python finds no packages without `__init__.py`
+            packed.writestr(ZipInfo(folder), b'')
+        for path, source in sources.items():
+            packed.writestr(ZipInfo(path), source.read_bytes() if source else b'', ZIP_DEFLATED)
 
 
 def host_sources(modules: Sequence[str]) -> dict[str, Path]:

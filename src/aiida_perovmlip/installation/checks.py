@@ -184,13 +184,10 @@ def _run_self_test(transport: Any, staged: Path, folder: str, advice_to_install:
 
 def stage(folder: Path, code: InstalledCode, plugin: JobPlugin) -> None:
     """Write into a folder all that the self-test needs."""
-    from aiida_perovmlip.calculations.sources import job_sources
+    from aiida_perovmlip.calculations.sources import SOURCES, job_sources, pack
 
     task = registry.reference('tasks', 'selftest')
-    for name, source in job_sources(task, [plugin.reference]).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b'' if source is None else source.read_bytes())
+    pack(job_sources(task, [plugin.reference]), folder / SOURCES)
     request = contract.Request(task=task, plugins={plugin.role: plugin.reference}, walltime=float(SELF_TEST_LIMIT))
     (folder / contract.REQUEST).write_text(request.dump())
     (folder / 'selftest.sh').write_text(script(code))
@@ -200,13 +197,15 @@ def script(code: InstalledCode) -> str:
     """Return the script of the self-test: what a job script of this code would say, without a scheduler."""
     from aiida.common.escaping import escape_for_bash
 
+    from aiida_perovmlip.calculations.sources import SOURCES
+
     python = escape_for_bash(str(code.filepath_executable))
     return '\n'.join(
         [
             code.computer.get_prepend_text() or '',
             code.prepend_text or '',
             f'limit=$(command -v timeout >/dev/null && echo "timeout {SELF_TEST_LIMIT}")',
-            f'PYTHONPATH=. $limit {python} -m aiida_perovmlip.compute.harness',
+            f'PYTHONPATH="$PWD/{SOURCES}" $limit {python} -m aiida_perovmlip.compute.harness',
             '',
         ]
     )
