@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from aiida_perovmlip.cli.options import examples, json_option, profile_option, start_options
-from aiida_perovmlip.cli.start import start
+from aiida_perovmlip.cli.options import examples
+from aiida_perovmlip.cli.start import starts
 
 
 @click.command(
@@ -23,41 +23,12 @@ from aiida_perovmlip.cli.start import start
 @click.option('--potential', metavar='POTENTIAL', help='For the labeller `potential`: the one that labels.')
 @click.option('--max-concurrent', type=int, metavar='N', help='Largest number of jobs at a time.')
 @click.option('--batch-size', type=int, metavar='N', help='Frames of a job.')
-@start_options
-@json_option
-@profile_option
-def label(
-    frames: str,
-    labeller: str,
-    settings: tuple[str, ...],
-    options: tuple[str, ...],
-    name: str,
-    dry_run: bool,
-    submit: bool,
-    as_json: bool,
-    profile: str | None,
-    **inputs: Any,
-) -> None:
+@starts('Labelling')
+def label(frames: str, labeller: str, **inputs: Any) -> Any:
     """Label the frames of DATASET; what has a label of the same level of theory is not computed again.
 
     A dry run tells how many jobs there will be and, by the jobs that were done before, what they will cost.
     """
-    from aiida_perovmlip.installation.profile import load_profile
-
-    load_profile(profile)
-    from aiida_perovmlip.arguments import read_settings
     from aiida_perovmlip.starting import label_builder
-    from aiida_perovmlip.workflows.label import LabelWorkChain
 
-    builder = label_builder(
-        frames, labeller, settings=read_settings(settings), options=read_settings(options), **inputs
-    )
-    start(
-        builder,
-        'Labelling',
-        label=name,
-        dry_run=dry_run,
-        submit=submit,
-        as_json=as_json,
-        forecast=LabelWorkChain.forecast,
-    )
+    return label_builder(frames, labeller, **inputs)

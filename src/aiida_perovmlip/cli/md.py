@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from aiida_perovmlip.cli.options import examples, json_option, profile_option, start_options
-from aiida_perovmlip.cli.start import start as start_chain
+from aiida_perovmlip.cli.options import examples
+from aiida_perovmlip.cli.start import starts
 
 
 @click.command(
@@ -23,27 +23,9 @@ from aiida_perovmlip.cli.start import start as start_chain
 @click.option('--protocol', default='fast', show_default=True, metavar='NAME', help='A set of settings with a name.')
 @click.option('--head', metavar='NAME', help='The head to predict with; needed where the potential has several.')
 @click.option('--seed', type=int, default=0, show_default=True)
-@start_options
-@json_option
-@profile_option
-def md(
-    potential: str,
-    start: str,
-    settings: tuple[str, ...],
-    options: tuple[str, ...],
-    name: str,
-    dry_run: bool,
-    submit: bool,
-    as_json: bool,
-    profile: str | None,
-    **inputs: Any,
-) -> None:
+@starts('Simulating')
+def md(potential: str, start: str, **inputs: Any) -> Any:
     """Run molecular dynamics with POTENTIAL, in as many jobs as it takes."""
-    from aiida_perovmlip.installation.profile import load_profile
-
-    load_profile(profile)
-    from aiida_perovmlip.arguments import read_settings
     from aiida_perovmlip.starting import md_builder
 
-    builder = md_builder(potential, start, settings=read_settings(settings), options=read_settings(options), **inputs)
-    start_chain(builder, 'Simulating', label=name, dry_run=dry_run, submit=submit, as_json=as_json)
+    return md_builder(potential, start, **inputs)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from aiida_perovmlip.cli.options import examples, json_option, profile_option, start_options
-from aiida_perovmlip.cli.start import start
+from aiida_perovmlip.cli.options import examples
+from aiida_perovmlip.cli.start import starts
 
 
 @click.command(
@@ -27,32 +27,20 @@ from aiida_perovmlip.cli.start import start
 @click.option('--reference-code', 'reference_codes', multiple=True, metavar='NAME', help='Codes of the reference.')
 @click.option('--reference-settings', multiple=True, metavar='KEY=VALUE', help='Settings of the reference.')
 @click.option('--reference-band', is_flag=True, help='The reference relaxes a path by itself, too.')
-@start_options
-@json_option
-@profile_option
+@starts('Relaxing the path')
 def neb(
     potentials: tuple[str, ...],
-    settings: tuple[str, ...],
-    options: tuple[str, ...],
-    name: str,
     reference: str | None,
     protocol: str,
     reference_codes: tuple[str, ...],
     reference_settings: tuple[str, ...],
     reference_band: bool,
-    dry_run: bool,
-    submit: bool,
-    as_json: bool,
-    profile: str | None,
     **inputs: Any,
-) -> None:
+) -> Any:
     """Relax a path with each POTENTIAL, and compare the barriers.
 
     A potential may be given a name: `tuned=1234`. The settings are those of the band.
     """
-    from aiida_perovmlip.installation.profile import load_profile
-
-    load_profile(profile)
     from aiida_perovmlip.arguments import read_settings
     from aiida_perovmlip.starting import neb_builder
 
@@ -60,12 +48,4 @@ def neb(
     if reference is not None:
         said = read_settings(reference_settings)
         judge = {'labeller': reference, 'protocol': protocol, 'settings': said, 'codes': reference_codes}
-    builder = neb_builder(
-        potentials,
-        settings=read_settings(settings),
-        options=read_settings(options),
-        reference=judge,
-        reference_band={} if reference_band else None,
-        **inputs,
-    )
-    start(builder, 'Relaxing the path', label=name, dry_run=dry_run, submit=submit, as_json=as_json)
+    return neb_builder(potentials, reference=judge, reference_band={} if reference_band else None, **inputs)

@@ -56,32 +56,3 @@ def level_option(function: Callable[..., Any]) -> Callable[..., Any]:
         help='The level of theory of the labels, such as `labeller=vasp`, `functional=PBE`, `cutoff=520 eV`; '
         'repeatable. Or once the name of a JSON file.',
     )(function)
-
-
-def start_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what all verbs have that start a chain: settings, options of jobs, and whether and where to start it."""
-    options = (
-        click.option(
-            '--settings',
-            'settings',
-            multiple=True,
-            metavar='KEY=VALUE',
-            help='A setting that differs from the protocol, such as `cutoff=5.5` or `l_max=[4,2,1]`; repeatable.',
-        ),
-        click.option(
-            '--option',
-            'options',
-            multiple=True,
-            metavar='KEY=VALUE',
-            help='An option of every job, such as `max_wallclock_seconds=3600`, `queue_name=gpu` or '
-            '`resources={"num_machines": 1}`; repeatable.',
-        ),
-        click.option(
-            '--label', 'name', default='', help='What to call the chain and, if it is run here, what it makes.'
-        ),
-        click.option('--dry-run', is_flag=True, help='Say what would be done; store and start nothing.'),
-        click.option('--submit', is_flag=True, help='Leave it to the daemon, and return at once.'),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function

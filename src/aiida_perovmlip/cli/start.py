@@ -3,50 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import click
 
 from aiida_perovmlip.cli import display
+from aiida_perovmlip.cli.options import json_option, profile_option
+
+SHARED = (
+    click.option(
+        '--settings',
+        'settings',
+        multiple=True,
+        metavar='KEY=VALUE',
+        help='A setting that differs from the protocol, such as `cutoff=5.5` or `l_max=[4,2,1]`; repeatable.',
+    ),
+    click.option(
+        '--option',
+        'options',
+        multiple=True,
+        metavar='KEY=VALUE',
+        help='An option of every job, such as `max_wallclock_seconds=3600`, `queue_name=gpu` or '
+        '`resources={"num_machines": 1}`; repeatable.',
+    ),
+    click.option('--label', 'name', default='', help='What to call the chain and, if it is run here, what it makes.'),
+    click.option('--dry-run', is_flag=True, help='Say what would be done; store and start nothing.'),
+    click.option('--submit', is_flag=True, help='Leave it to the daemon, and return at once.'),
+    json_option,
+    profile_option,
+)
 
 
-def start(
-    builder: Any,
-    what: str,
-    *,
-    label: str,
-    dry_run: bool,
-    submit: bool,
-    as_json: bool,
-    forecast: Callable[[Any], Any] | None = None,
-) -> None:
-    """Start a chain in the way that was asked for, and say which process it is or what it left.
+def starts(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Turn a function that returns the builder of a chain into a verb that starts it as it is told to.
 
-    :param forecast: gives what a dry run is to say beside the inputs.
+    The function gets its own arguments and options, and `settings` and `options` as mappings.
+
+    :param what: what somebody who waits is told that is going on.
     """
+
+    def decorate(make: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(make)
+        def verb(settings: tuple[str, ...], options: tuple[str, ...], profile: str | None, **given: Any) -> None:
+            from aiida_perovmlip.installation.profile import load_profile
+
+            load_profile(profile)
+            from aiida_perovmlip.arguments import read_settings
+
+            how = {key: given.pop(key) for key in ('name', 'dry_run', 'submit', 'as_json')}
+            _start(make(settings=read_settings(settings), options=read_settings(options), **given), what, **how)
+
+        for option in reversed(SHARED):
+            verb = option(verb)
+        return verb
+
+    return decorate
+
+
+def _start(builder: Any, what: str, name: str, dry_run: bool, submit: bool, as_json: bool) -> None:
+    """Start a chain in the way that was asked for, and say which process it is or what it left."""
     from aiida_perovmlip import starting
 
-    if label:
-        builder.metadata.label = label
+    if name:
+        builder.metadata.label = name
     if dry_run:
         starting.check(builder)
-        _show_dry_run(builder, as_json, forecast)
+        _show_dry_run(builder, as_json)
     elif submit:
         show_submitted(starting.submit(builder), as_json)
     else:
         _show_ended(starting.run(builder, what), as_json)
 
 
-def _show_dry_run(builder: Any, as_json: bool, forecast: Callable[[Any], Any] | None) -> None:
+def _show_dry_run(builder: Any, as_json: bool) -> None:
+    """Print the inputs, and what a chain that can forecast says of its jobs."""
     from aiida_perovmlip.starting import inputs_of
 
-    inputs = inputs_of(builder)
-    told = forecast(builder) if forecast is not None else None
+    inputs, chain = inputs_of(builder), builder.process_class
+    told = chain.forecast(builder) if hasattr(chain, 'forecast') else None
     if as_json:
         more = {} if told is None else {'forecast': told.__dict__}
-        display.show_json({'process': builder.process_class.__name__, 'inputs': inputs, **more})
+        display.show_json({'process': chain.__name__, 'inputs': inputs, **more})
         return
-    click.echo(f'{builder.process_class.__name__} would run with')
+    click.echo(f'{chain.__name__} would run with')
     display.show_fields([(f'  {name}', _text(value)) for name, value in inputs.items()])
     if told is not None:
         click.echo(told)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from aiida_perovmlip.cli.options import examples, json_option, profile_option, start_options
-from aiida_perovmlip.cli.start import start
+from aiida_perovmlip.cli.options import examples
+from aiida_perovmlip.cli.start import starts
 
 
 @click.command(
@@ -26,29 +26,9 @@ from aiida_perovmlip.cli.start import start
 @click.option('--strategy', metavar='NAME', help='What to do with the parent: naive, multihead, freeze, lora.')
 @click.option('--replay', metavar='DATASET', help='For multihead: frames that keep the parent from forgetting.')
 @click.option('--seed', type=int, default=0, show_default=True)
-@start_options
-@json_option
-@profile_option
-def train(
-    training: str,
-    architecture: str,
-    settings: tuple[str, ...],
-    options: tuple[str, ...],
-    name: str,
-    dry_run: bool,
-    submit: bool,
-    as_json: bool,
-    profile: str | None,
-    **inputs: Any,
-) -> None:
+@starts('Training')
+def train(training: str, architecture: str, **inputs: Any) -> Any:
     """Train a potential on DATASET, in as many jobs as it takes."""
-    from aiida_perovmlip.installation.profile import load_profile
-
-    load_profile(profile)
-    from aiida_perovmlip.arguments import read_settings
     from aiida_perovmlip.starting import train_builder
 
-    builder = train_builder(
-        training, architecture, settings=read_settings(settings), options=read_settings(options), **inputs
-    )
-    start(builder, 'Training', label=name, dry_run=dry_run, submit=submit, as_json=as_json)
+    return train_builder(training, architecture, **inputs)
