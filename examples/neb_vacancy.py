@@ -15,23 +15,20 @@ relaxed to the end, the protocol `balanced`, and a potential that has seen more.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from aiida import orm
-from aiida.manage.caching import enable_caching
 
 from aiida_perovmlip.calculations.functions.dataset import join_datasets, select_frames, split_dataset
 from aiida_perovmlip.calculations.functions.paths import build_path
 from aiida_perovmlip.calculations.functions.structures import build_frames, distort_frames
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
-from aiida_perovmlip.launch import JobFailed, run_job, table
+from aiida_perovmlip.launch import run_job, table
 from aiida_perovmlip.query.paths import barriers_records
 from aiida_perovmlip.report.barriers import write_profiles
-from aiida_perovmlip.workflows.label import LabelWorkChain
+from aiida_perovmlip.steps import Workbench, run_study
 from aiida_perovmlip.workflows.neb_validation import NebValidationWorkChain
-from aiida_perovmlip.workflows.train import TrainWorkChain
 
 TILTED = {'formula': 'CsPbI3', 'count': 1, 'repeat': [2, 2, 1], 'glazer': ['a0a0c+'], 'tilt_degrees': 9.0}
 # Of two hops of nearly one length, the one whose ends are alike. The other leads to a place that the cell repeats after
@@ -48,12 +45,9 @@ LATER = {**LEARNING, 'epochs': 60, 'learning_rate': 0.003, 'lr_scheduler_gamma':
 BAND = {'fmax': 0.05, 'relax_ends': False}  # both see the ends where CP2K left them
 
 
-def labelling(frames: DatasetData, jobs: int, **settings: object) -> object:
+def labelling(bench: Workbench, frames: DatasetData, **settings: object) -> object:
     """Return the builder that labels frames with CP2K."""
-    code = orm.load_code('cp2k@localhost')
-    return LabelWorkChain.get_builder_from_protocol(
-        'cp2k', code, frames, protocol='fast', settings={**GRID, **settings}, max_concurrent=jobs
-    )
+    return bench.labelling(frames, 'cp2k', 'fast', {**GRID, **settings})
 
 
 def last_of_each(steps: DatasetData) -> DatasetData:
@@ -63,25 +57,17 @@ def last_of_each(steps: DatasetData) -> DatasetData:
     return select_frames(steps, orm.List(list(last.values())))
 
 
-def train(labelled: DatasetData, parent: PotentialData | None) -> PotentialData:
+def train(bench: Workbench, labelled: DatasetData, parent: PotentialData | None) -> PotentialData:
     """Train a small MACE, or train the one of the round before on."""
     parts = split_dataset(labelled, orm.Dict({'training': 0.8, 'validation': 0.2}), orm.Str('random'), orm.Int(0))
-    builder = TrainWorkChain.get_builder_from_protocol(
-        'mace',
-        orm.load_code('mace@localhost'),
-        parts['training'],
-        parts['validation'],
-        parent=parent,
-        settings=FIRST if parent is None else LATER,
-        seed=1,
-    )
-    return run_job(builder, f'Training on {len(parts["training"])} frames').outputs.potential
+    settings = FIRST if parent is None else LATER
+    return bench.train('mace', parts, 'MACE', settings=settings, parent=parent)
 
 
-def validate(potential: PotentialData, path: DatasetData, jobs: int) -> object:
+def validate(bench: Workbench, potential: PotentialData, path: DatasetData) -> object:
     """Relax the path with the potential, label its images with CP2K, and compare."""
     builder = NebValidationWorkChain.get_builder_from_protocol(
-        potential, orm.load_code('mace@localhost'), path=path, settings=BAND, reference=labelling(path, jobs)
+        potential, bench.code('mace'), path=path, settings=BAND, reference=labelling(bench, path)
     )
     builder.metadata.label = 'iodine vacancy of CsPbI3'
     return run_job(builder, 'Barriers of MACE and of CP2K')
@@ -99,36 +85,36 @@ def show(validations: list[object]) -> None:
     print(table(('round', *shown), rows))
 
 
-def main() -> None:
+def study(arguments: argparse.Namespace) -> None:
     """Run all rounds."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--output', type=Path, default=Path('neb-vacancy'), help='folder of the picture')
-    parser.add_argument('--rounds', type=int, default=2, help='how often the potential is trained')
-    parser.add_argument('--jobs', type=int, default=2, help='jobs of CP2K at a time, each on one core')
-    arguments = parser.parse_args()
-
-    validations, potential = [], None
-    with enable_caching(identifier='aiida.calculations:perovmlip.*'):
-        host = build_frames(orm.Dict({'families': [TILTED]}), orm.Int(0))
-        ends = select_frames(build_path(orm.Dict(HOP), host), orm.List([0, HOP['n_images'] + 1]))
-        steps = run_job(labelling(ends, arguments.jobs, **RELAXING), 'Relaxing both ends').outputs.dataset
-        path = build_path(orm.Dict(BETWEEN), last_of_each(steps))
-        images = select_frames(path, orm.List(list(range(1, len(path) - 1))))
-        around = distort_frames(images, orm.Dict(AROUND), orm.Int(0))
-        known = run_job(labelling(around, arguments.jobs), f'Labelling {len(around)} frames').outputs.dataset
-        known = join_datasets(known=known, relaxed=steps)
-        for _ in range(arguments.rounds):
-            try:
-                potential = train(known, potential)
-                validations.append(validate(potential, path, arguments.jobs))
-            except JobFailed as error:
-                sys.exit(str(error))
-            known = join_datasets(known=known, images=validations[-1].outputs.labels.mace)
+    bench, validations, potential = Workbench(jobs=arguments.jobs), [], None
+    host = build_frames(orm.Dict({'families': [TILTED]}), orm.Int(0))
+    ends = select_frames(build_path(orm.Dict(HOP), host), orm.List([0, HOP['n_images'] + 1]))
+    steps = run_job(labelling(bench, ends, **RELAXING), 'Relaxing both ends').outputs.dataset
+    path = build_path(orm.Dict(BETWEEN), last_of_each(steps))
+    images = select_frames(path, orm.List(list(range(1, len(path) - 1))))
+    around = distort_frames(images, orm.Dict(AROUND), orm.Int(0))
+    known = run_job(labelling(bench, around), f'Labelling {len(around)} frames').outputs.dataset
+    known = join_datasets(known=known, relaxed=steps)
+    for _ in range(arguments.rounds):
+        potential = train(bench, known, potential)
+        validations.append(validate(bench, potential, path))
+        known = join_datasets(known=known, images=validations[-1].outputs.labels.mace)
 
     show(validations)
     arguments.output.mkdir(parents=True, exist_ok=True)
     picture = write_profiles(validations[-1], arguments.output / 'barrier.svg')
     print(f'\nPicture: {picture.resolve()}')
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--output', type=Path, default=Path('neb-vacancy'), help='folder of the picture')
+    parser.add_argument('--rounds', type=int, default=2, help='how often the potential is trained')
+    parser.add_argument('--jobs', type=int, default=2, help='jobs of CP2K at a time, each on one core')
+    arguments = parser.parse_args()
+    run_study(lambda: study(arguments))
 
 
 if __name__ == '__main__':

@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from aiida import orm
-from aiida.manage.caching import enable_caching
 
-from aiida_perovmlip.calculations.embed import EmbedCalculation
-from aiida_perovmlip.calculations.evaluate import EvaluateCalculation
 from aiida_perovmlip.calculations.functions.choose import choose_frames
 from aiida_perovmlip.calculations.functions.dataset import split_dataset
 from aiida_perovmlip.compute import registry
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
-from aiida_perovmlip.launch import run_job, table
+from aiida_perovmlip.launch import table
 from aiida_perovmlip.query import compare_strategies
-from aiida_perovmlip.workflows.train import TrainWorkChain
+from aiida_perovmlip.steps import Workbench, run_study
 
 LEVEL = {'labeller': 'vasp', 'functional': 'r2SCAN', 'cutoff': '700 eV'}
 N_REPLAY = 20
@@ -49,64 +46,63 @@ def parts_of(path: Path, count: int) -> dict[str, DatasetData]:
     return split_dataset(frames, parts, orm.Str('random'), orm.Int(1))
 
 
-def train(arguments: argparse.Namespace, strategy: str, parts: dict[str, DatasetData], **inputs: Any) -> PotentialData:
+def train(
+    bench: Workbench, architecture: str, strategy: str, parts: dict[str, DatasetData], **inputs: Any
+) -> PotentialData:
     """Train by a strategy and return the potential."""
-    resources = {'num_machines': 1, 'num_mpiprocs_per_machine': 1, 'num_cores_per_mpiproc': arguments.cores}
-    builder = TrainWorkChain.get_builder_from_protocol(
-        arguments.architecture,
-        orm.load_code(f'{arguments.architecture}@localhost'),
-        parts['training'],
-        parts['validation'],
-        strategy=strategy,
-        settings=NEAR_A_MINIMUM | SETTINGS[strategy] if arguments.architecture == 'mace' else None,
-        options={'resources': resources},
-        **inputs,
-    )
-    return run_job(builder, f'Training: {strategy}').outputs.potential
+    settings = NEAR_A_MINIMUM | SETTINGS[strategy] if architecture == 'mace' else None
+    return bench.train(architecture, parts, strategy, settings=settings, seed=0, strategy=strategy, **inputs)
 
 
-def choose_replay(code: orm.AbstractCode, parent: PotentialData, frames: DatasetData) -> DatasetData:
+def choose_replay(bench: Workbench, parent: PotentialData, frames: DatasetData) -> DatasetData:
     """Return frames that cover what the parent has seen."""
-    builder = EmbedCalculation.get_builder()
-    builder.code, builder.potential, builder.dataset = code, parent, frames
-    descriptors = run_job(builder, 'Describing frames').outputs.descriptors
-    return choose_frames(frames, descriptors, orm.Int(N_REPLAY), orm.Int(0))
+    return choose_frames(frames, bench.describe(parent, frames, 'Replay'), orm.Int(N_REPLAY), orm.Int(0))
 
 
-def potentials(arguments: argparse.Namespace, first: dict[str, DatasetData], second: dict[str, DatasetData]) -> Any:
+def potentials(
+    bench: Workbench, architecture: str, first: dict[str, DatasetData], second: dict[str, DatasetData]
+) -> Iterator[tuple[str, PotentialData]]:
     """Yield name and potential of the parent, and of every way to go on from it."""
-    code = orm.load_code(f'{arguments.architecture}@localhost')
-    known = registry.load('architectures', arguments.architecture).strategies
-    parent = train(arguments, 'scratch', first)
+    parent = train(bench, architecture, 'scratch', first)
     yield 'parent, zero-shot', parent
-    yield 'scratch on the second', train(arguments, 'scratch', second)
-    for strategy in known:
+    yield 'scratch on the second', train(bench, architecture, 'scratch', second)
+    for strategy in registry.load('architectures', architecture).strategies:
         if strategy == 'scratch':
             continue
-        replay = {'replay': choose_replay(code, parent, first['training'])} if strategy == 'multihead' else {}
-        yield strategy, train(arguments, strategy, second, parent=parent, **replay)
+        replay = {'replay': choose_replay(bench, parent, first['training'])} if strategy == 'multihead' else {}
+        yield strategy, train(bench, architecture, strategy, second, parent=parent, **replay)
 
 
-def evaluate(code: orm.AbstractCode, potential: PotentialData, dataset: DatasetData, head: str) -> dict[str, Any]:
-    """Return the errors of a potential."""
-    builder = EvaluateCalculation.get_builder()
-    builder.code, builder.potential, builder.dataset, builder.head = code, potential, dataset, head
-    return dict(run_job(builder, 'Evaluating').outputs.metrics.get_dict())
-
-
-def rows(named: Any, code: orm.AbstractCode, tests: dict[str, DatasetData]) -> Iterator[tuple[str, ...]]:
+def rows(
+    bench: Workbench, named: Iterator[tuple[str, PotentialData]], tests: dict[str, DatasetData]
+) -> Iterator[tuple[str, ...]]:
     """Yield the errors of each potential on both sets of test frames; one line a head."""
     for name, potential in named:
         for head in potential.heads:
-            errors = [evaluate(code, potential, dataset, head) for dataset in tests.values()]
+            label = f'{name} ({head})' if len(potential.heads) > 1 else name
+            errors = [
+                bench.evaluate(potential, dataset, f'{label} on {test}', head).outputs.metrics
+                for test, dataset in tests.items()
+            ]
             cells = [
                 f'{1e3 * error[quantity]["rmse"]:.1f}' for error in errors for quantity in ('forces', 'energy_per_atom')
             ]
-            yield (f'{name} ({head})' if len(potential.heads) > 1 else name, *cells)
+            yield label, *cells
+
+
+def study(arguments: argparse.Namespace) -> None:
+    """Train all and print the table."""
+    bench = Workbench(cores=arguments.cores)
+    first, second = parts_of(arguments.first, arguments.count), parts_of(arguments.second, arguments.count)
+    tests = {'first': first['test'], 'second': second['test']}
+    lines = list(rows(bench, potentials(bench, arguments.architecture, first, second), tests))
+    head = ['potential', *(f'{name}, {what}' for name in tests for what in ('forces meV/Å', 'energy meV/atom'))]
+    print(table(head, lines))
+    print(compare_strategies(list(tests.values())))
 
 
 def main() -> None:
-    """Train all and print the table."""
+    """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--first', type=Path, required=True, help='labelled frames of the parent, extended XYZ')
     parser.add_argument('--second', type=Path, required=True, help='labelled frames to learn next')
@@ -114,14 +110,7 @@ def main() -> None:
     parser.add_argument('--count', type=int, default=100, help='frames to train on, of each')
     parser.add_argument('--cores', type=int, default=1)
     arguments = parser.parse_args()
-    code = orm.load_code(f'{arguments.architecture}@localhost')
-    with enable_caching(identifier='aiida.calculations:perovmlip.*'):
-        first, second = parts_of(arguments.first, arguments.count), parts_of(arguments.second, arguments.count)
-        tests = {'first': first['test'], 'second': second['test']}
-        lines = list(rows(potentials(arguments, first, second), code, tests))
-    head = ['potential', *(f'{name}, {what}' for name in tests for what in ('forces meV/Å', 'energy meV/atom'))]
-    print(table(head, lines))
-    print(compare_strategies(list(tests.values())))
+    run_study(lambda: study(arguments))
 
 
 if __name__ == '__main__':

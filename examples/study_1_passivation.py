@@ -48,7 +48,7 @@ from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.importing import import_dataset, import_potential
 from aiida_perovmlip.launch import JobFailed, run_job, table
 from aiida_perovmlip.report.writing import write_report
-from aiida_perovmlip.steps import Planned, Workbench, describe_plan, planned_labels, run_study, study_parser
+from aiida_perovmlip.steps import Planned, Workbench, describe_plan, joined, planned_labels, run_study, study_parser
 from aiida_perovmlip.structures.perovskite import sites_of
 from aiida_perovmlip.structures.recipes import frames_from_recipe
 from aiida_perovmlip.structures.surfaces import TERMINATIONS, motifs
@@ -144,8 +144,7 @@ def families_of(how: dict[str, Any]) -> dict[str, DatasetData]:
 def slabs_of(how: dict[str, Any]) -> DatasetData:
     """Return bare slabs."""
     recipes = [{'formula': how['formula'], **how['slab'], 'termination': kind} for kind in how['terminations']]
-    return join_datasets(**{f'd{number}': build_surface(orm.Dict(recipe), orm.Int(0))
-                            for number, recipe in enumerate(recipes)})  # fmt: skip
+    return joined(build_surface(orm.Dict(recipe), orm.Int(0)) for recipe in recipes)
 
 
 def target_of(how: dict[str, Any], **changes: Any) -> DatasetData:

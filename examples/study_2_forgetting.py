@@ -51,6 +51,7 @@ from aiida_perovmlip.steps import (
     Workbench,
     describe_plan,
     heads_of_level,
+    joined,
     planned_labels,
     run_study,
     study_parser,
@@ -135,11 +136,11 @@ def recipes_of(formula: str, substituents: dict[str, list[str]]) -> list[dict[st
 
 def defects_of(crystals: DatasetData, substituents: dict[str, list[str]]) -> DatasetData:
     """Return the crystals with their defects."""
-    parts = {}
+    parts = []
     for number, crystal in enumerate(crystals):
         recipes = orm.List(recipes_of(crystal.group, substituents))
-        parts[f'd{number:03d}'] = make_defects(select_frames(crystals, orm.List([number])), recipes)
-    return join_datasets(**parts)
+        parts.append(make_defects(select_frames(crystals, orm.List([number])), recipes))
+    return joined(parts)
 
 
 def label_defects(bench: Workbench, frames: DatasetData, how: dict[str, Any]) -> DatasetData:

@@ -46,7 +46,7 @@ from aiida_perovmlip.query.phase_results import phase_energies
 from aiida_perovmlip.report.barriers import write_profiles
 from aiida_perovmlip.report.phase_map import describe_map, write_damping, write_diagram, write_oscillations, write_ramps
 from aiida_perovmlip.report.writing import write_report
-from aiida_perovmlip.steps import Planned, Workbench, describe_plan, planned_labels, run_study, study_parser
+from aiida_perovmlip.steps import Planned, Workbench, describe_plan, joined, planned_labels, run_study, study_parser
 from aiida_perovmlip.structures.perovskite import GLAZER
 from aiida_perovmlip.workflows.committee import CommitteeWorkChain
 from aiida_perovmlip.workflows.md import MdWorkChain
@@ -124,18 +124,16 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 # ---------------------------------------------------------------------- structures
 
 
-def start_of(how: dict[str, Any]) -> dict[str, DatasetData]:
+def start_of(how: dict[str, Any]) -> DatasetData:
     """Return crystals of all compositions and tilts, strained, scaled and rattled; and the molecule that turns."""
-    found = {}
+    found = []
     for number, formula in enumerate(how['compositions']):
-        ideal = [mixture(how, formula, glazer) for glazer in how['tilts']]
-        crystals = join_datasets(**{f'd{place}': each for place, each in enumerate(ideal)})
-        found[formula] = distort_frames(crystals, orm.Dict(how['around']), orm.Int(number))
+        crystals = joined(mixture(how, formula, glazer) for glazer in how['tilts'])
+        found.append(distort_frames(crystals, orm.Dict(how['around']), orm.Int(number)))
     if how['turning']:
-        turned = join_datasets(**{f'd{place}': path for place, path in enumerate(turns_of(how).values())})
-        around = distort_frames(turned, orm.Dict(how['around_turn']), orm.Int(99))
-        found['turned'] = name_group(around, orm.Str(f'{how["turning"]} turned'))
-    return found
+        around = distort_frames(joined(turns_of(how).values()), orm.Dict(how['around_turn']), orm.Int(99))
+        found.append(name_group(around, orm.Str(f'{how["turning"]} turned')))
+    return joined(found)
 
 
 def mixture(how: dict[str, Any], formula: str, glazer: str) -> DatasetData:
@@ -200,7 +198,7 @@ def chosen(bench: Workbench, how: dict[str, Any], members: dict[str, PotentialDa
     runs = explored(bench, how, members)
     if not runs:
         return None
-    frames = join_datasets(**{f'd{number:03d}': run for number, run in enumerate(runs)})
+    frames = joined(runs)
     predicted = {name: bench.predict(member, frames, f'{what}, {name}') for name, member in members.items()}
     uncertain = choose_by_spread(frames, orm.Int(min(how['n_chosen'], len(frames))), **predicted)
     return bench.label(uncertain, *how['labels'], f'{what}, what the members disagree on')
@@ -272,7 +270,7 @@ def study(arguments: argparse.Namespace) -> None:
         return
     bench.code('nep')  # its absence is to be told before hours of labels
     arguments.output.mkdir(parents=True, exist_ok=True)
-    known = bench.label(join_datasets(**start_of(how)), *how['labels'], 'Start')
+    known = bench.label(start_of(how), *how['labels'], 'Start')
     for number in range(1, how['rounds'] + 1):
         members = committee_of(bench, how, known, f'Round {number}')
         new = chosen(bench, how, members, f'Round {number}')

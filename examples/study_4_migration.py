@@ -34,7 +34,7 @@ from typing import Any
 
 from aiida import orm
 
-from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, split_dataset
+from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, split_dataset, state_charge
 from aiida_perovmlip.calculations.functions.defects import make_defect
 from aiida_perovmlip.calculations.functions.paths import build_path
 from aiida_perovmlip.calculations.functions.structures import build_frames, distort_frames
@@ -48,7 +48,7 @@ from aiida_perovmlip.query.motion import diffusion_records
 from aiida_perovmlip.query.paths import barriers_records
 from aiida_perovmlip.report.barriers import write_profiles
 from aiida_perovmlip.report.diffusion import write_arrhenius, write_msd
-from aiida_perovmlip.steps import Planned, Workbench, describe_plan, planned_labels, run_study, study_parser
+from aiida_perovmlip.steps import Planned, Workbench, describe_plan, joined, planned_labels, run_study, study_parser
 from aiida_perovmlip.structures.recipes import frames_from_recipe
 from aiida_perovmlip.workflows.diffusion import DiffusionWorkChain
 from aiida_perovmlip.workflows.diffusion_plan import diffusion_runs, lattice_runs, read_diffusion_settings
@@ -120,9 +120,9 @@ PARTS = {'training': 0.8, 'validation': 0.1, 'test': 0.1}
 
 
 def crystal_of(how: dict[str, Any], repeat: int) -> DatasetData:
-    """Return the crystal; atoms that are a little off their sites find the tilts of the octahedra sooner."""
+    """Return the neutral crystal; atoms that are a little off their sites find the tilts of the octahedra sooner."""
     family = {**how['crystal'], 'count': 1, 'repeat': [repeat] * 3, 'rattle': 0.02}
-    return build_frames(orm.Dict({'families': [family]}), orm.Int(0))
+    return state_charge(build_frames(orm.Dict({'families': [family]}), orm.Int(0)), orm.Int(0))
 
 
 def paths_of(arguments: argparse.Namespace, how: dict[str, Any]) -> dict[str, DatasetData]:
@@ -166,7 +166,7 @@ def label_defects(
                 bench.label(start, *_at(how['labels'], kelvin), f'{name} at {kelvin:g} K')
                 for kelvin in how['temperatures']
             ]
-            known = join_datasets(**{f'd{number}': run for number, run in enumerate(runs)})
+            known = joined(runs)
         else:
             around = {'start': distort_frames(start, orm.Dict(how['around']), orm.Int(0))}
             if name in paths:
@@ -225,8 +225,7 @@ def train_all(
     protocol, settings = how['training']
     potentials = {}
     for owner, names in owners.items():
-        shared = {part: join_datasets(**{f'd{index:02d}': parts[name][part] for index, name in enumerate(names)})
-                  for part in ('training', 'validation')}  # fmt: skip
+        shared = {part: joined(parts[name][part] for name in names) for part in ('training', 'validation')}
         title = f'{what}, {owner} ({", ".join(names)})'
         potentials[owner] = bench.train(how['architecture'], shared, title, settings=settings, protocol=protocol)
     return potentials, {name: each['test'] for name, each in parts.items()}

@@ -53,6 +53,7 @@ class Failures:
         if report.failed:
             said = report.longreprtext[-3000:]
             self.printer.write_line(f'\nFAILED {report.nodeid} ({report.when}, {report.duration:.1f} s)\n{said}')
+            self.printer.flush()
 
 
 @pytest.hookimpl(trylast=True)

@@ -248,6 +248,14 @@ class Workbench:
         return run_job(builder, f'{what}: describing {len(frames)} frames').outputs.descriptors
 
 
+def joined(datasets: Iterable[DatasetData]) -> DatasetData:
+    """Return the frames of some datasets as one, in order."""
+    from aiida_perovmlip.calculations.functions.dataset import join_datasets
+
+    whole: DatasetData = join_datasets(**{f'd{number:04d}': dataset for number, dataset in enumerate(datasets)})
+    return whole
+
+
 def heads_of_level(potential: PotentialData, dataset: DatasetData) -> list[str]:
     """Return the heads of the level of theory of the labels, the oldest first; all heads where there is none."""
     wanted = {level.fingerprint for level in dataset.levels.values()}

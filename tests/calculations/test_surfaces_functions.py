@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from aiida import orm
 
-from aiida_perovmlip.calculations.functions.dataset import name_group
-from aiida_perovmlip.calculations.functions.defects import make_defects
+from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, state_charge
+from aiida_perovmlip.calculations.functions.defects import make_defect, make_defects
 from aiida_perovmlip.calculations.functions.structures import build_frames
 from aiida_perovmlip.calculations.functions.surfaces import build_atoms, build_molecules, build_surface
 
@@ -57,3 +57,12 @@ def test_a_group_is_renamed_and_labels_stay(make_dataset):
     assert found.base.attributes.get('groups') == {'surface': 3}
     assert [frame.energy for frame in found] == [frame.energy for frame in dataset]
     assert found.levels == dataset.levels
+
+
+def test_a_crystal_that_says_its_charge_joins_charged_defects():
+    crystal = build_frames(orm.Dict({'families': [{'formula': 'CsPbI3', 'count': 1}]}), orm.Int(0))
+    defects = make_defect(crystal, orm.Dict({'kind': 'vacancy', 'ion': 'I', 'charge': 1}))
+    joined = join_datasets(crystal=state_charge(crystal, orm.Int(0)), defects=defects)
+    assert [frame.charge for frame in joined] == [0, 1]
+    with pytest.raises(ValueError, match=r'say charges of \[1\], and not 0'):
+        state_charge(defects, orm.Int(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -198,8 +199,13 @@ class Cluster(Stack):
 STACKS: dict[str, type[Stack]] = {'laptop': Laptop, 'cluster': Cluster}
 
 
+def words_of(code: object) -> dict[str, object]:
+    """Return what the file says of a code: a mapping is that already, all else is its executable."""
+    return code if isinstance(code, dict) else {'executable': str(code)}
+
+
 def cluster_file(folder: Path, label: str, codes: dict[str, object], connect: str = '{}', **computer: str) -> Path:
-    """Write the file of a computer and its codes, each with its executable."""
+    """Write the file of a computer and its codes."""
     lines = (
         'computer:',
         f'  label: {label}',
@@ -209,7 +215,7 @@ def cluster_file(folder: Path, label: str, codes: dict[str, object], connect: st
         '  poll_interval: 1',
         '  node: {cores: 4, gpus: 2, walltime: 1 h}',
         'codes:',
-        *(f'  {name}: {{executable: {executable}}}' for name, executable in codes.items()),
+        *(f'  {name}: {json.dumps(words_of(code))}' for name, code in codes.items()),
     )
     path = folder / f'{label}.yaml'
     path.write_text('\n'.join(lines) + '\n')

@@ -64,6 +64,17 @@ def name_group(dataset: DatasetData, group: orm.Str) -> DatasetData:
 
 
 @recorded
+def state_charge(dataset: DatasetData, charge: orm.Int) -> DatasetData:
+    """Say the charge of the cell of frames that do not say it, such as a crystal that defects with charges join."""
+    from dataclasses import replace
+
+    told = {frame.charge for frame in dataset if frame.charge is not None} - {charge.value}
+    if told:
+        raise ValueError(f'the frames say charges of {sorted(told)}, and not {charge.value}.')
+    return DatasetData.from_frames((replace(frame, charge=charge.value) for frame in dataset), dataset.levels or None)
+
+
+@recorded
 def import_extxyz(file: orm.SinglefileData, level: orm.Dict) -> DatasetData:
     """Read an extended XYZ file whose labels are of one level of theory; its hash is the source of each frame."""
     import gzip
