@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import pytest
 from aiida.manage.caching import get_use_cache
 
-from aiida_perovmlip.steps import Planned, describe_plan, heads_of_level, planned_labels, run_study, study_parser
+from aiida_perovmlip.steps import (
+    Planned,
+    describe_plan,
+    heads_of_level,
+    joined,
+    planned_labels,
+    run_study,
+    study_parser,
+)
 
 
 def test_a_plan_counts_jobs_and_says_their_settings():
@@ -51,3 +59,9 @@ def test_heads_are_found_by_the_level_of_the_labels(make_dataset):
     assert heads_of_level(potential, dataset) == ['old', 'new']
     potential.levels = {}
     assert heads_of_level(potential, dataset) == ['old', 'new']  # where nothing is known of the levels
+
+
+def test_datasets_are_joined_in_their_order(make_dataset):
+    parts = [make_dataset(1, seed=number).store() for number in range(11)]
+    whole = joined(parts)
+    assert [frame.energy for frame in whole] == [part[0].energy for part in parts]
