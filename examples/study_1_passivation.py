@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from aiida import orm
 
-from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, split_dataset
+from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, split_dataset, state_cell
 from aiida_perovmlip.calculations.functions.defects import make_defects
 from aiida_perovmlip.calculations.functions.structures import build_frames, distort_frames
 from aiida_perovmlip.calculations.functions.surfaces import MOLECULE, SLAB, Surface, build_molecules, build_surface
@@ -138,6 +138,8 @@ def families_of(how: dict[str, Any]) -> dict[str, DatasetData]:
     defects = make_defects(crystal, orm.List(defects_of(how)))
     found['defective'] = distort_frames(defects, orm.Dict(how['around_defects']), orm.Int(0))
     found['surface'] = distort_frames(slabs_of(how), orm.Dict(how['around_slabs']), orm.Int(0))
+    for name in ('crystalline', 'disordered', 'surface'):  # a defect may leave a spin; all else is known to have none
+        found[name] = state_cell(found[name], orm.Dict({'spin': 1}))
     return {name: name_group(frames, orm.Str(name)) for name, frames in found.items()}
 
 

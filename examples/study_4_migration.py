@@ -34,12 +34,11 @@ from typing import Any
 
 from aiida import orm
 
-from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, split_dataset, state_charge
+from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, split_dataset, state_cell
 from aiida_perovmlip.calculations.functions.defects import make_defect
 from aiida_perovmlip.calculations.functions.paths import build_path
 from aiida_perovmlip.calculations.functions.structures import build_frames, distort_frames
 from aiida_perovmlip.calculations.functions.surroundings import errors_near_defects
-from aiida_perovmlip.calculations.functions.trajectories import select_frames as frames_of_run
 from aiida_perovmlip.data.dataset import DatasetData
 from aiida_perovmlip.data.potential import PotentialData
 from aiida_perovmlip.importing import import_dataset
@@ -87,9 +86,11 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         # GFN2-xTB takes three times as long, and is needed for nitrogen alone.
         'labels': ('tblite', 'balanced', {'method': 'GFN1-xTB'}),
         'reference': ('tblite', 'balanced', {'method': 'GFN1-xTB'}),
-        'around': {'count': 10, 'rattle': 0.08, 'strain': 0.015},
-        'around_path': {'count': 2, 'rattle': 0.05},
-        'rounds': [{'steps': 1500, 'timestep': 4.0, 'temperature': 600.0, 'frames_every': 150}],
+        # Displacements as large as those of heat: a potential that has not seen them explodes at once.
+        'around': {'count': 16, 'rattle': 0.16, 'strain': 0.02},
+        'around_path': {'count': 2, 'rattle': 0.1},
+        'rounds': [{'steps': 1500, 'timestep': 4.0, 'temperature': kelvin, 'frames_every': 150}
+                   for kelvin in (600.0, 650.0, 700.0)],
         'temperatures': [None],
         'architecture': 'nep',
         'training': ('fast', {'steps': 1500}),
@@ -122,7 +123,7 @@ PARTS = {'training': 0.8, 'validation': 0.1, 'test': 0.1}
 def crystal_of(how: dict[str, Any], repeat: int) -> DatasetData:
     """Return the neutral crystal; atoms that are a little off their sites find the tilts of the octahedra sooner."""
     family = {**how['crystal'], 'count': 1, 'repeat': [repeat] * 3, 'rattle': 0.02}
-    return state_charge(build_frames(orm.Dict({'families': [family]}), orm.Int(0)), orm.Int(0))
+    return state_cell(build_frames(orm.Dict({'families': [family]}), orm.Int(0)), orm.Dict({'charge': 0}))
 
 
 def paths_of(arguments: argparse.Namespace, how: dict[str, Any]) -> dict[str, DatasetData]:
@@ -195,13 +196,9 @@ def explored(
             bench.code(how['architecture']), potential_for(name, potentials), start, settings=motion,
             options=bench.job_options,
         )  # fmt: skip
-        try:
-            outputs = run_job(builder, f'{name}: frames by the potential').outputs
-            frames = frames_of_run(outputs.trajectory, orm.Int(1))
-        except JobFailed as error:
-            print(f'  {name} is not explored: {error}')
-            continue
-        found[name] = name_group(bench.label(frames, *how['reference'], f'{name}, explored'), orm.Str(name))
+        frames = bench.explore(builder, f'{name}: frames by the potential')
+        if frames is not None:
+            found[name] = name_group(bench.label(frames, *how['reference'], f'{name}, explored'), orm.Str(name))
     return found
 
 
@@ -381,8 +378,14 @@ def study(arguments: argparse.Namespace) -> None:
                  for name, each in known.items()}  # fmt: skip
         potentials, tests = train_all(bench, how, known, f'Potential of round {number}')
     show_errors(bench, tests, potentials)
-    show_barriers(barriers(bench, how, paths, potentials), arguments.output)
-    show_diffusion(diffusion(bench, arguments, how, potentials), arguments.output)
+    hops = barriers(bench, how, paths, potentials)
+    show_barriers(hops, arguments.output)
+    moving = diffusion(bench, arguments, how, potentials)
+    show_diffusion(moving, arguments.output)
+    missing = [f'{what} of {name}' for what, found in (('barrier', hops), ('diffusion', moving))
+               for name in how['defects'] if name not in found]  # fmt: skip
+    if missing:
+        raise ValueError(f'the tables lack {", ".join(missing)}; the reasons stand above.')
 
 
 def with_potcars(how: dict[str, Any], family: str) -> dict[str, Any]:

@@ -15,7 +15,14 @@ EVERY = 1.0
 
 
 class JobFailed(RuntimeError):  # noqa: N818 - says what happened
-    """A job ended with an exit code; the message is that of the job."""
+    """A job ended with an exit code; the message is that of the job.
+
+    :param node: the job, with whatever outputs it has left.
+    """
+
+    def __init__(self, message: str, node: Any) -> None:
+        super().__init__(message)
+        self.node = node
 
 
 def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
@@ -32,9 +39,8 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
     seconds = time.monotonic() - started
     if not node.is_finished_ok:
         _line(stream, f'{what}: failed ({node.process_label}, PK {node.pk})')
-        raise JobFailed(
-            f'{node.process_label} (PK {node.pk}) ended with exit code {node.exit_status}: {node.exit_message}'
-        )
+        message = f'{node.process_label} (PK {node.pk}) ended with exit code {node.exit_status}: {node.exit_message}'
+        raise JobFailed(message, node)
     source = node.base.caching.get_cache_source()
     how = f'reused from the cache, as PK {_pk(source)} had done it' if source else f'done in {seconds:.0f} s'
     _line(stream, f'{what}: {how} (PK {node.pk})')

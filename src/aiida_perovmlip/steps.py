@@ -238,6 +238,22 @@ class Workbench:
         dataset: DatasetData = run_job(builder, f'{what}: predictions of {len(frames)} frames').outputs.dataset
         return dataset
 
+    def explore(self, run: Any, what: str) -> DatasetData | None:
+        """Return the frames of a run by a potential, or where it exploded those before that: it has to learn them.
+
+        :param run: the builder of an `MdWorkChain`.
+        """
+        from aiida import orm
+
+        from aiida_perovmlip.calculations.functions.trajectories import select_frames
+
+        try:
+            frames: DatasetData = select_frames(run_job(run, what).outputs.trajectory, orm.Int(1))
+        except JobFailed as error:
+            print(f'  {error}')
+            return error.node.outputs.candidates if 'candidates' in error.node.outputs else None
+        return frames
+
     def describe(self, potential: PotentialData, frames: DatasetData, what: str) -> Any:
         """Return the descriptors of frames."""
         from aiida_perovmlip.calculations.embed import EmbedCalculation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiida import orm
 
-from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, state_charge
+from aiida_perovmlip.calculations.functions.dataset import join_datasets, name_group, state_cell
 from aiida_perovmlip.calculations.functions.defects import make_defect, make_defects
 from aiida_perovmlip.calculations.functions.structures import build_frames
 from aiida_perovmlip.calculations.functions.surfaces import build_atoms, build_molecules, build_surface
@@ -62,7 +62,9 @@ def test_a_group_is_renamed_and_labels_stay(make_dataset):
 def test_a_crystal_that_says_its_charge_joins_charged_defects():
     crystal = build_frames(orm.Dict({'families': [{'formula': 'CsPbI3', 'count': 1}]}), orm.Int(0))
     defects = make_defect(crystal, orm.Dict({'kind': 'vacancy', 'ion': 'I', 'charge': 1}))
-    joined = join_datasets(crystal=state_charge(crystal, orm.Int(0)), defects=defects)
+    joined = join_datasets(crystal=state_cell(crystal, orm.Dict({'charge': 0})), defects=defects)
     assert [frame.charge for frame in joined] == [0, 1]
-    with pytest.raises(ValueError, match=r'say charges of \[1\], and not 0'):
-        state_charge(defects, orm.Int(0))
+    with pytest.raises(ValueError, match='frames with the charge 1, and not 0'):
+        state_cell(defects, orm.Dict({'charge': 0}))
+    with pytest.raises(ValueError, match='energy: only `charge` and `spin`'):
+        state_cell(crystal, orm.Dict({'energy': 0.0}))

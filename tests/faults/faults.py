@@ -222,7 +222,7 @@ def stop_ssh(work: Work) -> None:
 def restart_controller(work: Work) -> None:
     """Kill the controller of the queue, and start it again a little later."""
     work.wait_for_jobs()
-    work.stack.slurm.kill_controller()
+    work.stack.slurm.stop_controller()
     time.sleep(10.0)
     work.stack.slurm.start_controller()
 

@@ -273,9 +273,13 @@ class Slurm(Service):
         """Start what takes jobs and gives them to nodes."""
         self.call('slurmctld', '-f', self.config, **self.environment)
 
-    def kill_controller(self) -> None:
-        """End it at once; jobs go on."""
-        self._kill('slurmctld')
+    def stop_controller(self) -> None:
+        """End it as the system does that starts it again; jobs go on.
+
+        Killed at once it would forget what it was given last, give the numbers of these jobs away again, and drain the
+        node where they run: that is for the people who run it.
+        """
+        self._kill('slurmctld', signal.SIGTERM)
 
     def stop(self) -> None:
         """Cancel all jobs, and stop what was started."""
@@ -288,10 +292,10 @@ class Slurm(Service):
             for pid in pids_of('munged', str(self.folder.parent)):
                 os.kill(pid, signal.SIGTERM)
 
-    def _kill(self, name: str) -> None:
+    def _kill(self, name: str, number: int = signal.SIGKILL) -> None:
         pids = pids_of(name, str(self.config))
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         wait_until(lambda: not any(Path(f'/proc/{pid}/cmdline').exists() for pid in pids), f'the end of {name}', 20.0)
 
     def _start_munge(self) -> None:

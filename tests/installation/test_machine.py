@@ -47,7 +47,7 @@ def test_setup_makes_all_that_a_first_job_needs(user):
     assert found['storage'] == 'core.sqlite_dos'
     assert found['broker'] == 'core.zeromq'
     assert found['configured'] is True
-    assert found['interval'] == 1.0
+    assert found['interval'] == 2.0
     assert found['transport']['use_login_shell'] is False
     assert Path(found['workdir']).is_absolute()
     assert Path(found['workdir']).parts[-3:] == ('.aiida', 'work', 'perovmlip')

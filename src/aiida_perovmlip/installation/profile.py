@@ -206,7 +206,7 @@ def _create_computer() -> None:
 def _configure(computer: Computer) -> None:
     """Configure without a login shell, which costs half a second a command."""
     computer.configure(safe_interval=0.0, use_login_shell=False)
-    computer.set_minimum_job_poll_interval(1.0)  # a look takes 50 ms of a core, which a training misses
+    computer.set_minimum_job_poll_interval(2.0)  # a look takes 50 ms of a core, which a training misses
 
 
 def _create_code(label: str, executable: Path, about: dict[str, str]) -> None:

@@ -64,14 +64,18 @@ def name_group(dataset: DatasetData, group: orm.Str) -> DatasetData:
 
 
 @recorded
-def state_charge(dataset: DatasetData, charge: orm.Int) -> DatasetData:
-    """Say the charge of the cell of frames that do not say it, such as a crystal that defects with charges join."""
+def state_cell(dataset: DatasetData, fields: orm.Dict) -> DatasetData:
+    """Say `charge` or `spin` of the cells of frames that do not say it: those of a crystal that joins its defects."""
     from dataclasses import replace
 
-    told = {frame.charge for frame in dataset if frame.charge is not None} - {charge.value}
-    if told:
-        raise ValueError(f'the frames say charges of {sorted(told)}, and not {charge.value}.')
-    return DatasetData.from_frames((replace(frame, charge=charge.value) for frame in dataset), dataset.levels or None)
+    fields = fields.get_dict()
+    if wrong := sorted(set(fields) - {'charge', 'spin'}):
+        raise ValueError(f'{", ".join(wrong)}: only `charge` and `spin` can be stated.')
+    for name, value in fields.items():
+        told = {getattr(frame, name) for frame in dataset} - {None, value}
+        if told:
+            raise ValueError(f'there are frames with the {name} {", ".join(map(str, told))}, and not {value}.')
+    return DatasetData.from_frames((replace(frame, **fields) for frame in dataset), dataset.levels or None)
 
 
 @recorded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ LAYERS = {
     'readouts': 'readouts',
 }
 """Kinds of layers by the first word of the names of their parameters, in the order in which atoms see them."""
+
+
+def preload() -> None:
+    """Load what opens a network: beside a trainer that starts, which does so on one core, this takes no time."""
+    with suppress(ImportError):  # what is missing is told where it is needed
+        import mace.modules  # noqa: F401
 
 
 def load(path: Path, device: str = 'cpu') -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from aiida_perovmlip.compute.architecture import Training
 from aiida_perovmlip.compute.architectures.mace.arguments import NAME, command_of
 from aiida_perovmlip.compute.architectures.mace.heads import Head
-from aiida_perovmlip.compute.architectures.mace.network import set_rates
+from aiida_perovmlip.compute.architectures.mace.network import preload, set_rates
 from aiida_perovmlip.compute.architectures.mace.results import Results, States
 from aiida_perovmlip.compute.architectures.mace.settings import MaceSettings, rate_of
 from aiida_perovmlip.compute.checkpoint import State
@@ -191,6 +191,7 @@ class Run:
         with (folder / LOG).open('a') as log:
             process = start_child(command_of(arguments, gpus), folder, log, environment)
             try:
+                preload()
                 while process.poll() is None and self.training.seconds_left() > 0 and not is_enough:
                     time.sleep(POLL)
                     is_enough = self._take_new(total, ended=False)
