@@ -6,13 +6,21 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from aiida_perovmlip.operation.activity import Activity
 
 STARTING = 60
 """Seconds that the daemon may take to stop or to start on a busy machine."""
+
+REPAIR = """
+from aiida.cmdline.commands.cmd_verdi import verdi
+from aiida.storage.psql_dos.backend import PsqlDosBackend
+
+PsqlDosBackend.get_unreferenced_connections = lambda storage: []
+verdi()
+"""
+"""`verdi`, whose repair would else end the sessions of all others in PostgreSQL: of notebooks, scripts and chains."""
 
 
 def mend(loaded: Any, found: Sequence[Activity], broken_broker: bool = False) -> Iterator[str]:
@@ -42,10 +50,8 @@ def _start_anew(loaded: Any, lost: int) -> Iterator[str]:
     with suppress(DaemonException):  # to stop one that was killed removes the PID that it left, and nobody answers
         client.stop_daemon(wait=True, timeout=STARTING if _lives(client) else 1)
         yield 'the daemon is stopped'
-    verdi = Path(sys.executable).with_name('verdi')
-    told = subprocess.run(
-        [verdi, '-p', loaded.name, 'process', 'repair', '--force'], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, '-c', REPAIR, '-p', loaded.name, 'process', 'repair', '--force']
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
     if told.returncode:
         raise RuntimeError(
             f'`verdi process repair` failed: {(told.stderr or told.stdout).strip()[-300:]}. The daemon is stopped; '
