@@ -38,6 +38,11 @@ WAITING_FOR = {
 
 REASONS = (
     (('no space left', 'disk quota', 'errno 28', 'errno 122'), 'the disk is full', 'make room there'),
+    (  # SFTP does not say why
+        ('error while uploading', 'error while creating'),
+        'the disk is full, or nothing may be written there',
+        'make room there, or see whose its folder is',
+    ),
     (
         ('scheduler', 'sbatch', 'qsub', 'bsub', 'requested node configuration', 'submit failed'),
         'the scheduler refuses it',
