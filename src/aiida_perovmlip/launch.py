@@ -30,12 +30,10 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
 
     :param what: what the job does, in a few words for the reader.
     """
-    from aiida.engine import run_get_node
-
     stream = stream or sys.stdout
     started = time.monotonic()
     with _showing_progress(what, stream):
-        _, node = run_get_node(builder)
+        _, node = run_here(builder)
     seconds = time.monotonic() - started
     if not node.is_finished_ok:
         _line(stream, f'{what}: failed ({node.process_label}, PK {node.pk})')
@@ -45,6 +43,22 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
     how = f'reused from the cache, as PK {_pk(source)} had done it' if source else f'done in {seconds:.0f} s'
     _line(stream, f'{what}: {how} (PK {node.pk})')
     return node
+
+
+def run_here(builder: Any) -> tuple[dict[str, Any], Any]:
+    """Run a job and return its outputs and its node; its computer may be reached by `core.ssh_async`.
+
+    Such a transport waits in the loop of the runner that the manager knows. AiiDA's own `run` makes another one.
+    """
+    from aiida.manage import get_manager
+
+    manager = get_manager()
+    manager.set_runner(manager.create_runner(communicator=None))
+    try:
+        outputs, node = manager.get_runner().run_get_node(builder)
+        return outputs, node
+    finally:
+        manager.reset_runner()  # that of a submission has a communicator
 
 
 @contextmanager

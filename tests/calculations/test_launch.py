@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiida import orm
+from aiida.engine import WorkChain
+from aiida.manage import get_manager
 
 from aiida_perovmlip import launch
 from aiida_perovmlip.calculations.progress import read_progress
@@ -85,3 +87,26 @@ def test_a_job_and_the_look_at_its_progress_share_no_storage(job, monkeypatch):
             time.sleep(0.05)
     assert used
     assert all(each is not mine.backend for each in used[0])
+
+
+class Asks(WorkChain):
+    """Notes whether the manager knows the runner that it is run by."""
+
+    known: ClassVar[list[bool]] = []
+
+    @classmethod
+    def define(cls, spec):
+        super().define(spec)
+        spec.outline(cls.ask)
+
+    def ask(self):
+        self.known.append(get_manager().get_runner() is self.runner)
+
+
+def test_the_manager_knows_the_runner_of_a_job_while_it_runs_and_no_longer():
+    """Else `core.ssh_async` waits in a loop that nobody runs."""
+    Asks.known.clear()
+    _, node = launch.run_here(Asks.get_builder())
+    assert node.is_finished_ok
+    assert Asks.known == [True]
+    assert get_manager().get_runner().controller is not None  # by which jobs are submitted

@@ -34,9 +34,9 @@ def try_cluster(cluster: Cluster) -> Iterator[CodeFinding]:
 def _try(code: Any, name: str, role: str) -> CodeFinding:
     """Submit one self-test and wait for it."""
     from aiida.common.exceptions import InputValidationError
-    from aiida.engine import run_get_node
 
     from aiida_perovmlip.calculations.selftest import SelftestCalculation
+    from aiida_perovmlip.launch import run_here
 
     begin = time.monotonic()
     builder = SelftestCalculation.get_builder()
@@ -44,7 +44,7 @@ def _try(code: Any, name: str, role: str) -> CodeFinding:
     builder.metadata.options.walltime = WALLTIME
     builder.metadata.disable_cache = True  # what was right yesterday says nothing of today
     try:
-        _, node = run_get_node(builder)
+        _, node = run_here(builder)
     except InputValidationError as error:
         return CodeFinding(code.full_label, role, 'refused', str(error))
     seconds = time.monotonic() - begin
