@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def main() -> int:
         sys.exit('There is no environment of tblite or MACE: `aiida-perovmlip setup --with mace --with tblite`.')
     codes = {name: {'executable': str(python)} for name, python in pythons.items()}
     codes['mace']['gpus'] = 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped then, too
     os.environ['PATH'] = f'{BIN}:{os.environ["PATH"]}'
     with tempfile.TemporaryDirectory(prefix='perovmlip-demo-', ignore_cleanup_errors=True) as name:
         folder = Path(name)

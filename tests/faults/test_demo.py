@@ -28,4 +28,4 @@ def test_the_demo_runs_on_a_cluster_with_a_gpu(plugin_code):
     jobs = json.loads(done.stdout.splitlines()[-1])
     assert {job['exit_status'] for job in jobs} == {0}
     with_gpu = {job['process'] for job in jobs if any('gres=gpu:1' in line for line in job['asked'])}
-    assert with_gpu == {'TrainMaceCalculation', 'Evaluate<mace>'}
+    assert with_gpu == {'Train<mace>', 'Evaluate<mace>'}
