@@ -33,7 +33,7 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
     stream = stream or sys.stdout
     started = time.monotonic()
     with _showing_progress(what, stream):
-        _, node = run_here(builder)
+        node = run_here(builder)
     seconds = time.monotonic() - started
     if not node.is_finished_ok:
         _line(stream, f'{what}: failed ({node.process_label}, PK {node.pk})')
@@ -45,20 +45,21 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
     return node
 
 
-def run_here(builder: Any) -> tuple[dict[str, Any], Any]:
-    """Run a job and return its outputs and its node; its computer may be reached by `core.ssh_async`.
+def run_here(builder: Any) -> Any:
+    """Run a job and return its node; its computer may be reached by `core.ssh_async`.
 
     Such a transport waits in the loop of the runner that the manager knows. AiiDA's own `run` makes another one.
     """
     from aiida.manage import get_manager
 
     manager = get_manager()
-    manager.set_runner(manager.create_runner(communicator=None))
+    before, runner = manager._runner, manager.create_runner(communicator=None)
+    manager._runner = runner  # to set it would close the one of submissions, and the loop of its communicator
     try:
-        outputs, node = manager.get_runner().run_get_node(builder)
-        return outputs, node
+        return runner.run_get_node(builder)[1]
     finally:
-        manager.reset_runner()  # that of a submission has a communicator
+        manager._runner = before
+        runner.close()
 
 
 @contextmanager

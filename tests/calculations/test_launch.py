@@ -106,7 +106,10 @@ class Asks(WorkChain):
 def test_the_manager_knows_the_runner_of_a_job_while_it_runs_and_no_longer():
     """Else `core.ssh_async` waits in a loop that nobody runs."""
     Asks.known.clear()
-    _, node = launch.run_here(Asks.get_builder())
+    of_submissions = get_manager().get_runner()
+    node = launch.run_here(Asks.get_builder())
     assert node.is_finished_ok
     assert Asks.known == [True]
-    assert get_manager().get_runner().controller is not None  # by which jobs are submitted
+    assert get_manager().get_runner() is of_submissions
+    assert not of_submissions.is_closed()
+    assert of_submissions.controller is not None

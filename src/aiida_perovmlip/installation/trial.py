@@ -44,7 +44,7 @@ def _try(code: Any, name: str, role: str) -> CodeFinding:
     builder.metadata.options.walltime = WALLTIME
     builder.metadata.disable_cache = True  # what was right yesterday says nothing of today
     try:
-        _, node = run_here(builder)
+        node = run_here(builder)
     except InputValidationError as error:
         return CodeFinding(code.full_label, role, 'refused', str(error))
     seconds = time.monotonic() - begin
