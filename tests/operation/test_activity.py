@@ -53,6 +53,7 @@ def test_a_job_belongs_to_the_chain_that_nothing_called(make_process):
     [
         ('OSError: [Errno 28] No space left on device', 'the disk is full', 'make room'),
         ('OSError: Error while uploading file /tmp/a/sources.zip:', 'the disk is full, or nothing may be', 'make room'),
+        ('OSError: Error while uploading file /tmp/a: Connection lost', 'could not be reached', 'verdi computer test'),
         ('asyncssh.misc.ConnectionLost: Connection lost', 'could not be reached', 'verdi computer test'),
         ('ConnectionRefusedError: [Errno 111] Connect call failed', 'could not be reached', 'verdi computer test'),
         ('SchedulerError: sbatch: error: Requested node configuration is not available', 'refuses it', 'ask for less'),

@@ -38,11 +38,6 @@ WAITING_FOR = {
 
 REASONS = (
     (('no space left', 'disk quota', 'errno 28', 'errno 122'), 'the disk is full', 'make room there'),
-    (  # SFTP does not say why
-        ('error while uploading', 'error while creating'),
-        'the disk is full, or nothing may be written there',
-        'make room there, or see whose its folder is',
-    ),
     (
         ('scheduler', 'sbatch', 'qsub', 'bsub', 'requested node configuration', 'submit failed'),
         'the scheduler refuses it',
@@ -57,6 +52,11 @@ REASONS = (
         ('connect', 'timed out', 'timeout', 'closed', 'unreachable', 'ssh', 'lost', 'resolve', 'transport'),
         'the computer could not be reached',
         '`verdi computer test {computer}` until it succeeds',
+    ),
+    (  # the last one: SFTP gives no reason for a full disk, but others it does
+        ('error while uploading',),
+        'the disk is full, or nothing may be written there',
+        'make room there, or see whose its folder is',
     ),
 )
 """Words in what a transport said, what they mean, and what has to be done before the process goes on."""
