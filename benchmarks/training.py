@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from aiida_perovmlip.compute.harness import processor_time
+from aiida_perovmlip.compute.harness import limit_threads, processor_time
 
 COMMAND = 'command.json'
 
@@ -101,7 +101,6 @@ def main() -> None:
         os.environ['AIIDA_PATH'] = folder
         from aiida import load_profile
 
-        from aiida_perovmlip.compute.harness import limit_threads
         from aiida_perovmlip.installation import environments, profile
 
         limit_threads(arguments.cores)

@@ -220,7 +220,7 @@ def stop_ssh(work: Work) -> None:
 
 
 def restart_controller(work: Work) -> None:
-    """Kill the controller of the queue, and start it again a little later."""
+    """Stop the controller of the queue, and start it again a little later."""
     work.wait_for_jobs()
     work.stack.slurm.stop_controller()
     time.sleep(10.0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiida import orm
 
+from aiida_perovmlip.calculations.feasibility import VALUES
 from aiida_perovmlip.calculations.functions import recorded
 from aiida_perovmlip.calculations.functions.hashes import hash_of
 from aiida_perovmlip.data.dataset import DatasetData, LevelError
@@ -58,23 +61,26 @@ def select_groups(dataset: DatasetData, groups: orm.List) -> DatasetData:
 @recorded
 def name_group(dataset: DatasetData, group: orm.Str) -> DatasetData:
     """Put all frames of a dataset into one group, under whose name its errors are told."""
-    from dataclasses import replace
-
-    return DatasetData.from_frames((replace(frame, group=group.value) for frame in dataset), dataset.levels or None)
+    return _with_fields(dataset, group=group.value)
 
 
 @recorded
 def state_cell(dataset: DatasetData, fields: orm.Dict) -> DatasetData:
     """Say `charge` or `spin` of the cells of frames that do not say it: those of a crystal that joins its defects."""
-    from dataclasses import replace
-
-    fields = fields.get_dict()
-    if wrong := sorted(set(fields) - {'charge', 'spin'}):
+    stated = fields.get_dict()
+    if wrong := sorted(set(stated) - set(VALUES)):
         raise ValueError(f'{", ".join(wrong)}: only `charge` and `spin` can be stated.')
-    for name, value in fields.items():
-        told = {getattr(frame, name) for frame in dataset} - {None, value}
+    for name, value in stated.items():
+        told = set(dataset.base.attributes.get(VALUES[name])) - {value}
         if told:
             raise ValueError(f'there are frames with the {name} {", ".join(map(str, told))}, and not {value}.')
+    return _with_fields(dataset, **stated)
+
+
+def _with_fields(dataset: DatasetData, **fields: Any) -> DatasetData:
+    """Return the frames with other values of some fields, which are the same for all."""
+    from dataclasses import replace
+
     return DatasetData.from_frames((replace(frame, **fields) for frame in dataset), dataset.levels or None)
 
 
