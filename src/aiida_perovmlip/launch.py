@@ -30,6 +30,8 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
 
     :param what: what the job does, in a few words for the reader.
     """
+    from aiida_perovmlip.calculations.running import run_here
+
     stream = stream or sys.stdout
     started = time.monotonic()
     with _showing_progress(what, stream):
@@ -43,23 +45,6 @@ def run_job(builder: Any, what: str, stream: TextIO | None = None) -> Any:
     how = f'reused from the cache, as PK {_pk(source)} had done it' if source else f'done in {seconds:.0f} s'
     _line(stream, f'{what}: {how} (PK {node.pk})')
     return node
-
-
-def run_here(builder: Any) -> Any:
-    """Run a job and return its node; its computer may be reached by `core.ssh_async`.
-
-    Such a transport waits in the loop of the runner that the manager knows. AiiDA's own `run` makes another one.
-    """
-    from aiida.manage import get_manager
-
-    manager = get_manager()
-    before, runner = manager._runner, manager.create_runner(communicator=None)
-    manager._runner = runner  # to set it would close the one of submissions, and the loop of its communicator
-    try:
-        return runner.run_get_node(builder)[1]
-    finally:
-        manager._runner = before
-        runner.close()
 
 
 @contextmanager

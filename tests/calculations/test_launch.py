@@ -17,6 +17,7 @@ from aiida.manage import get_manager
 
 from aiida_perovmlip import launch
 from aiida_perovmlip.calculations.progress import read_progress
+from aiida_perovmlip.calculations.running import run_here
 from aiida_perovmlip.compute.contract import PROGRESS
 
 STATE = {'what': 'labelling', 'step': 1, 'of': 2, 'seconds': 1.0}
@@ -107,7 +108,7 @@ def test_the_manager_knows_the_runner_of_a_job_while_it_runs_and_no_longer():
     """Else `core.ssh_async` waits in a loop that nobody runs."""
     Asks.known.clear()
     of_submissions = get_manager().get_runner()
-    node = launch.run_here(Asks.get_builder())
+    node = run_here(Asks.get_builder())
     assert node.is_finished_ok
     assert Asks.known == [True]
     assert get_manager().get_runner() is of_submissions

@@ -35,8 +35,8 @@ def _try(code: Any, name: str, role: str) -> CodeFinding:
     """Submit one self-test and wait for it."""
     from aiida.common.exceptions import InputValidationError
 
+    from aiida_perovmlip.calculations.running import run_here
     from aiida_perovmlip.calculations.selftest import SelftestCalculation
-    from aiida_perovmlip.launch import run_here
 
     begin = time.monotonic()
     builder = SelftestCalculation.get_builder()
